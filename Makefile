@@ -1,0 +1,46 @@
+# The commands of the README and of .ci/run. `make help` lists them.
+VENV := .venv
+PY := $(VENV)/bin/python
+PYTHON ?= python3.11
+PORT ?= 8000
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+PIP_INSTALL := $(PY) -m pip install --quiet --no-deps --disable-pip-version-check
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help setup serve test test-all check format clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+setup: $(VENV)/.installed  ## create .venv from the lock files (CPU)
+
+# The configured package indexes come first; PyTorch's own CPU index is the fallback for torch.
+$(VENV)/.installed: requirements/cpu.lock requirements/dev.lock pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	grep '^torch==' requirements/cpu.lock > $(VENV)/torch.lock
+	$(PIP_INSTALL) -r $(VENV)/torch.lock || $(PIP_INSTALL) --index-url $(TORCH_CPU_INDEX) -r $(VENV)/torch.lock
+	$(PIP_INSTALL) -r requirements/cpu.lock -r requirements/dev.lock
+	$(PIP_INSTALL) --no-build-isolation --editable .
+	touch $@
+
+serve: setup  ## serve the demo model on 127.0.0.1:$(PORT)
+	$(VENV)/bin/qwen3vl-serve serve demo --port $(PORT)
+
+test: setup  ## the tests that fit into 20 minutes on two cores
+	$(PY) -m pytest -m "not slow"
+
+test-all: setup  ## every test that runs without a GPU
+	$(PY) -m pytest
+
+check: setup  ## formatting, lint, types, import rules
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(PY) -m pytest -q tests/unit/test_import_rules.py
+
+format: setup  ## rewrite the sources in the project's format
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""From media bytes to model input: decoding, resizing, patches, content keys, prompt layout."""

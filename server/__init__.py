@@ -1,0 +1,1 @@
+"""The HTTP layer: OpenAI-compatible chat completions over an `Engine`."""

@@ -1,0 +1,109 @@
+"""The border between HTTP and the engine: plain types, and the `Engine` protocol.
+
+`server.vllm_engine` implements it with vLLM and is the only file of the API process that imports
+vLLM; the tests have a fake one.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from multimodal.items import PlacedItem
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingOptions:
+    """How tokens are drawn; the names are vLLM's. `max_tokens` is resolved before it gets here."""
+
+    max_tokens: int
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0  # 0: all tokens
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    num_logprobs: int | None = None  # None: none; k: the drawn token and the k most likely ones
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One prompt with its media, expanded: every placeholder token is in `prompt_token_ids`."""
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    items: tuple[PlacedItem, ...]
+    sampling: SamplingOptions
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token with its natural-log probability; `top` holds the most likely alternatives."""
+
+    token_id: int
+    token: str
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationChunk:
+    """New output of one choice since the chunk before.
+
+    `finish_reason` is set on the last chunk of a choice; `error` means that the engine gave up on this
+    request (the engine itself lives). `num_cached_tokens` counts prompt tokens served from the prefix
+    cache.
+    """
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    num_cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is served. `implementation` is the Python class that the engine instantiated."""
+
+    name: str
+    max_model_len: int
+    implementation: str
+    random_weights: bool = False
+
+
+class EngineDead(Exception):
+    """The engine stopped and will not come back; the process should exit."""
+
+
+class InvalidSampling(Exception):
+    """The engine refuses the sampling options; the message is the client's to read."""
+
+
+class Engine(Protocol):
+    """A running model. All methods are safe to call from several tasks at once."""
+
+    @property
+    def model_info(self) -> ModelInfo: ...
+
+    def generate(self, request: EngineRequest) -> AsyncIterator[GenerationChunk]:
+        """Run a request; closing the iterator early aborts it in the engine.
+
+        Raises: InvalidSampling before the first chunk; EngineDead at any time.
+        """
+        ...
+
+    async def check_health(self) -> None:
+        """Raises: EngineDead."""
+        ...
+
+    async def shutdown(self) -> None: ...
