@@ -1,0 +1,1 @@
+"""The embedded default model and the factory of small checkpoints that the tests use."""

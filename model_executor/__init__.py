@@ -1,0 +1,1 @@
+"""The vLLM plugin: `register()` and the Qwen3-VL forward pass."""

@@ -1,0 +1,135 @@
+"""The language half: vLLM's Qwen3 and Qwen3-MoE with DeepStack levels added after the first layers."""
+
+from itertools import islice
+
+import torch
+from torch import nn
+from vllm.compilation.decorators import support_torch_compile
+from vllm.config import VllmConfig
+from vllm.distributed import get_pp_group
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+from vllm.model_executor.models.qwen3 import Qwen3DecoderLayer, Qwen3ForCausalLM, Qwen3Model
+from vllm.model_executor.models.qwen3_moe import (
+    Qwen3MoeDecoderLayer,
+    Qwen3MoeForCausalLM,
+    Qwen3MoeModel,
+)
+from vllm.model_executor.models.utils import PPMissingLayer, maybe_prefix
+from vllm.sequence import IntermediateTensors
+
+# Positions never exceed the number of tokens, so the rotary cache needs no head-room.
+_MROPE_POSITIONS_FACTOR = 1
+_DYNAMIC_ARG_DIMS = {
+    "input_ids": 0,
+    "positions": -1,  # (3, num_tokens)
+    "intermediate_tensors": 0,
+    "inputs_embeds": 0,
+    "deepstack_embeds": 0,
+}
+
+
+class DeepstackForward:
+    """The forward pass of both backbones; mixed into vLLM's Qwen3 and Qwen3-MoE models."""
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None,
+        positions: torch.Tensor,
+        intermediate_tensors: IntermediateTensors | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        deepstack_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor | IntermediateTensors | tuple[torch.Tensor, list[torch.Tensor]]:
+        """Args: positions (3, num_tokens); deepstack_embeds (num_tokens, levels, hidden), zero at text."""
+        if get_pp_group().is_first_rank:
+            hidden_states = (
+                inputs_embeds if inputs_embeds is not None else self.embed_input_ids(input_ids)
+            )
+            residual = None
+        else:
+            assert intermediate_tensors is not None
+            hidden_states = intermediate_tensors["hidden_states"]
+            residual = intermediate_tensors["residual"]
+        num_levels = 0 if deepstack_embeds is None else deepstack_embeds.shape[1]
+        aux_hidden_states = self._maybe_add_hidden_state(
+            [], self.start_layer, hidden_states, residual
+        )
+        layers = islice(enumerate(self.layers), self.start_layer, self.end_layer)
+        for index, layer in layers:
+            hidden_states, residual = layer(positions, hidden_states, residual)
+            if index < num_levels:
+                hidden_states = hidden_states + deepstack_embeds[:, index]
+            self._maybe_add_hidden_state(aux_hidden_states, index + 1, hidden_states, residual)
+        if not get_pp_group().is_last_rank:
+            return IntermediateTensors({"hidden_states": hidden_states, "residual": residual})
+        hidden_states, _ = self.norm(hidden_states, residual)
+        return (hidden_states, aux_hidden_states) if aux_hidden_states else hidden_states
+
+
+class DenseDecoderLayer(Qwen3DecoderLayer):
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs, mrope_positions_factor=_MROPE_POSITIONS_FACTOR)
+
+
+@support_torch_compile(dynamic_arg_dims=_DYNAMIC_ARG_DIMS)
+class DenseBackbone(DeepstackForward, Qwen3Model):
+    decoder_layer_type = DenseDecoderLayer
+
+    # torch.compile's decorator looks the signature up on the class itself
+    forward = DeepstackForward.forward
+
+
+class MoeDecoderLayer(Qwen3MoeDecoderLayer):
+    def __init__(self, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__(
+            vllm_config=vllm_config,
+            prefix=prefix,
+            is_fused_checkpoint_transposed=True,  # the hub's (E, H, 2I) and (E, I, H)
+            mrope_positions_factor=_MROPE_POSITIONS_FACTOR,
+        )
+
+
+@support_torch_compile(dynamic_arg_dims=_DYNAMIC_ARG_DIMS)
+class MoeBackbone(DeepstackForward, Qwen3MoeModel):
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__(
+            vllm_config=vllm_config, prefix=prefix, decoder_layer_type=MoeDecoderLayer
+        )
+
+    forward = DeepstackForward.forward
+
+
+class DenseLanguageModel(Qwen3ForCausalLM):
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        nn.Module.__init__(self)
+        _init_language_model(self, DenseBackbone, vllm_config, prefix)
+
+
+class MoeLanguageModel(Qwen3MoeForCausalLM):
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        nn.Module.__init__(self)
+        _init_language_model(self, MoeBackbone, vllm_config, prefix)
+
+
+def _init_language_model(
+    module: nn.Module, backbone: type[nn.Module], vllm_config: VllmConfig, prefix: str
+) -> None:
+    """What both parents' constructors do, with our backbone instead of theirs."""
+    config = vllm_config.model_config.hf_config
+    module.config = config
+    module.vllm_config = vllm_config
+    module.quant_config = vllm_config.quant_config
+    module.model = backbone(vllm_config=vllm_config, prefix=maybe_prefix(prefix, "model"))
+    if get_pp_group().is_last_rank:
+        module.lm_head = ParallelLMHead(
+            config.vocab_size,
+            config.hidden_size,
+            quant_config=vllm_config.quant_config,
+            prefix="lm_head",  # as in the checkpoints, where ignore lists look for it
+        )
+        if config.tie_word_embeddings:
+            module.lm_head = module.lm_head.tie_weights(module.model.embed_tokens)
+    else:
+        module.lm_head = PPMissingLayer()
+    module.logits_processor = LogitsProcessor(config.vocab_size)
+    module.make_empty_intermediate_tensors = module.model.make_empty_intermediate_tensors

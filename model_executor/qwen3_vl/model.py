@@ -1,0 +1,284 @@
+"""Qwen3-VL, dense and MoE, under vLLM's interfaces: encode visual items, scatter them, run the backbone."""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from vllm.config import VllmConfig
+from vllm.distributed import get_pp_group
+from vllm.model_executor.models.interfaces import (
+    MixtureOfExperts,
+    SupportsEagle,
+    SupportsEagle3,
+    SupportsLoRA,
+    SupportsMRoPE,
+    SupportsMultiModal,
+    SupportsPP,
+)
+from vllm.model_executor.models.module_mapping import MultiModelKeys
+from vllm.model_executor.models.qwen3_moe import Qwen3MoeSparseMoeBlock
+from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
+from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.sequence import IntermediateTensors
+
+from model_executor.qwen3_vl.checkpoint import HUB_TO_VLLM, checked_weights
+from model_executor.qwen3_vl.language import DenseLanguageModel, MoeLanguageModel
+from model_executor.qwen3_vl.vision import VisionTransformer
+from multimodal.mrope import mrope_positions
+from multimodal.preprocessor_config import load_preprocessor_config
+from multimodal.vllm_processor import (
+    Qwen3VLDummyInputsBuilder,
+    Qwen3VLMultiModalProcessor,
+    Qwen3VLProcessingInfo,
+)
+
+_ATTENTION_PACKING = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "qkv": ["qkv"]}
+_MLP_PACKING = {"gate_up_proj": ["gate_proj", "up_proj"]}
+
+
+class DeepstackBuffer:
+    """DeepStack levels of the tokens of one step, kept from `embed_input_ids` to `forward`.
+
+    vLLM hands only the main embeddings from the one call to the other. The buffer keeps its address,
+    so a captured graph reads the current values. Rows at text tokens are zero.
+    """
+
+    def __init__(self, max_tokens: int, num_levels: int, hidden_size: int) -> None:
+        self.rows = torch.zeros(max_tokens, num_levels, hidden_size)
+        self._num_used = 0
+
+    def clear(self) -> None:
+        self.rows[: self._num_used].zero_()
+        self._num_used = 0
+
+    def write(self, is_multimodal: torch.Tensor, levels: torch.Tensor) -> None:
+        """Args: is_multimodal (num_tokens,) bool; levels (num_visual_tokens, L * hidden)."""
+        self.clear()
+        self._num_used = is_multimodal.shape[0]
+        if self._num_used > self.rows.shape[0]:
+            self.rows = self.rows.new_zeros(self._num_used, *self.rows.shape[1:])
+        index = is_multimodal.nonzero().squeeze(1)
+        self.rows[index] = levels.view(-1, *self.rows.shape[1:]).to(self.rows.dtype)
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Qwen3VLMultiModalProcessor,
+    info=Qwen3VLProcessingInfo,
+    dummy_inputs=Qwen3VLDummyInputsBuilder,
+)
+class Qwen3VLForConditionalGeneration(
+    nn.Module,
+    SupportsMultiModal,
+    SupportsLoRA,
+    SupportsPP,
+    SupportsMRoPE,
+    SupportsEagle,
+    SupportsEagle3,
+):
+    """Dense Qwen3-VL. Source: transformers modeling_qwen3_vl.py; held by tests/parity."""
+
+    language_model_class: ClassVar[type[nn.Module]] = DenseLanguageModel
+    language_architecture: ClassVar[str] = "Qwen3ForCausalLM"
+    packed_modules_mapping = _ATTENTION_PACKING | _MLP_PACKING
+    hf_to_vllm_mapper = HUB_TO_VLLM
+
+    @classmethod
+    def get_placeholder_str(cls, modality: str, i: int) -> str | None:
+        if modality not in ("image", "video"):
+            raise ValueError(f"Qwen3-VL takes images and videos, not {modality}")
+        return f"<|vision_start|><|{modality}_pad|><|vision_end|>"
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__()
+        self.model_config = vllm_config.model_config
+        self.config = self.model_config.hf_config
+        self.multimodal_config = self.model_config.get_multimodal_config()
+        self.quant_config = vllm_config.quant_config
+        vision = self.config.vision_config
+        preprocessor = load_preprocessor_config(self.model_config.model, self.model_config.revision)
+        with self._mark_tower_model(vllm_config, {"image", "video"}):
+            self.visual = VisionTransformer(
+                vision,
+                preprocessor.image_mean,
+                preprocessor.image_std,
+                quant_config=vllm_config.quant_config,
+                prefix=maybe_prefix(prefix, "visual"),
+            )
+        self.deepstack = DeepstackBuffer(
+            vllm_config.scheduler_config.max_num_batched_tokens,
+            len(vision.deepstack_visual_indexes),
+            self.config.text_config.hidden_size,
+        )
+        with self._mark_language_model(vllm_config):
+            self.language_model = self.language_model_class(
+                vllm_config=vllm_config.with_hf_config(
+                    self.config.text_config, architectures=[self.language_architecture]
+                ),
+                prefix=maybe_prefix(prefix, "language_model"),
+            )
+        self._check_pipeline_split(len(vision.deepstack_visual_indexes))
+        self.make_empty_intermediate_tensors = self.language_model.make_empty_intermediate_tensors
+
+    def _check_pipeline_split(self, num_levels: int) -> None:
+        backbone = self.language_model.model
+        is_first, is_last = get_pp_group().is_first_rank, get_pp_group().is_last_rank
+        if is_first and not is_last and backbone.end_layer < num_levels:
+            raise ValueError(
+                f"the first pipeline stage holds {backbone.end_layer} layers, but DeepStack feeds "
+                f"the first {num_levels}: use fewer pipeline stages"
+            )
+
+    # ---- vision
+
+    def embed_multimodal(self, **kwargs: object) -> list[torch.Tensor]:
+        """Encode the visual items of one step.
+
+        Args: `pixel_values` with `image_grid_thw` and/or `pixel_values_videos` with `video_grid_thw`,
+            as built by `multimodal.vllm_input`: uint8 patches of all items joined, grids (items, 3).
+        Returns: per item (num_tokens, hidden * (1 + levels)), in item order, each with its own storage.
+        """
+        embeddings: list[torch.Tensor] = []
+        for patches, grid_thw in (
+            ("pixel_values", "image_grid_thw"),
+            ("pixel_values_videos", "video_grid_thw"),
+        ):
+            if patches in kwargs:
+                embeddings += self._encode(kwargs[patches], kwargs[grid_thw])
+        return embeddings
+
+    def _encode(self, patches: Any, grid_thw: Any) -> list[torch.Tensor]:
+        grids = [(h, w) for _, h, w in grid_thw.tolist()]
+        merge_area = self.config.vision_config.spatial_merge_size**2
+        encoded = self.visual(patches, grids)
+        items = encoded.split([h * w // merge_area for h, w in grids])
+        # A view would keep the whole batch alive for as long as one of its items is cached.
+        return [item.clone() for item in items] if len(items) > 1 else list(items)
+
+    def get_mrope_input_positions(
+        self, input_tokens: list[int], mm_features: list[Any]
+    ) -> tuple[torch.Tensor, int]:
+        merge = self.config.vision_config.spatial_merge_size
+        grids = []
+        for feature in sorted(mm_features, key=lambda feature: feature.mm_position.offset):
+            _, h, w = feature.data[f"{feature.modality}_grid_thw"].data.tolist()
+            grids.append((feature.mm_position.offset, h // merge, w // merge))
+        return mrope_positions(len(input_tokens), grids)
+
+    # ---- language
+
+    def embed_input_ids(
+        self,
+        input_ids: torch.Tensor,
+        multimodal_embeddings: list[torch.Tensor] | None = None,
+        *,
+        is_multimodal: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(num_tokens,) ids -> (num_tokens, hidden), visual tokens in place, DeepStack levels kept."""
+        inputs_embeds = self._embed_text_input_ids(
+            input_ids, self.language_model.embed_input_ids, is_multimodal=is_multimodal
+        )
+        if not multimodal_embeddings:
+            self.deepstack.clear()
+            return inputs_embeds
+        assert is_multimodal is not None
+        is_multimodal = is_multimodal.to(inputs_embeds.device)
+        visual = torch.cat(list(multimodal_embeddings))
+        hidden_size = inputs_embeds.shape[-1]
+        self.deepstack.write(is_multimodal, visual[:, hidden_size:])
+        inputs_embeds[is_multimodal] = visual[:, :hidden_size].to(inputs_embeds.dtype)
+        return inputs_embeds
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None,
+        positions: torch.Tensor,
+        intermediate_tensors: IntermediateTensors | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: object,
+    ) -> torch.Tensor | IntermediateTensors:
+        deepstack_embeds = None
+        if inputs_embeds is not None and get_pp_group().is_first_rank:
+            deepstack_embeds = self.deepstack.rows[: inputs_embeds.shape[0]]
+        hidden_states: torch.Tensor | IntermediateTensors = self.language_model.model(
+            input_ids=input_ids,
+            positions=positions,
+            intermediate_tensors=intermediate_tensors,
+            inputs_embeds=inputs_embeds,
+            deepstack_embeds=deepstack_embeds,
+        )
+        return hidden_states
+
+    def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
+        logits: torch.Tensor | None = self.language_model.compute_logits(hidden_states)
+        return logits
+
+    # ---- loading
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        if self.quant_config is None:
+            weights = checked_weights(self.config, weights)
+        loaded: set[str] = AutoWeightsLoader(self).load_weights(weights, mapper=HUB_TO_VLLM)
+        return loaded
+
+    def get_mm_mapping(self) -> MultiModelKeys:
+        return MultiModelKeys.from_string_field(
+            language_model="language_model",
+            connector=["visual.merger", "visual.deepstack_merger_list"],
+            tower_model="visual.",
+        )
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Qwen3VLMultiModalProcessor,
+    info=Qwen3VLProcessingInfo,
+    dummy_inputs=Qwen3VLDummyInputsBuilder,
+)
+class Qwen3VLMoeForConditionalGeneration(Qwen3VLForConditionalGeneration, MixtureOfExperts):
+    """MoE Qwen3-VL: the same vision half, experts through vLLM's fused MoE."""
+
+    is_3d_moe_weight: ClassVar[bool] = True
+    language_model_class = MoeLanguageModel
+    language_architecture = "Qwen3MoeForCausalLM"
+    packed_modules_mapping = _ATTENTION_PACKING
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        # gate_up_proj belongs here only if some layers are dense; the language model knows.
+        self.packed_modules_mapping = (
+            self.packed_modules_mapping | self.language_model.packed_modules_mapping
+        )
+        self._set_expert_counts()
+
+    def _moe_blocks(self) -> list[Any]:
+        return [
+            layer.mlp
+            for layer in self.language_model.model.layers
+            if isinstance(getattr(layer, "mlp", None), Qwen3MoeSparseMoeBlock)
+        ]
+
+    def _set_expert_counts(self) -> None:
+        blocks = self._moe_blocks()
+        if not blocks:
+            raise ValueError("a Qwen3-VL MoE configuration without any MoE layer")
+        self.moe_layers = [block.experts for block in blocks]
+        self.num_moe_layers = len(blocks)
+        self.num_expert_groups = 1
+        self.num_shared_experts = 0
+        self.num_logical_experts = blocks[0].n_logical_experts
+        self.num_physical_experts = blocks[0].n_physical_experts
+        self.num_local_physical_experts = blocks[0].n_local_physical_experts
+        self.num_routed_experts = blocks[0].n_routed_experts
+        self.num_redundant_experts = blocks[0].n_redundant_experts
+
+    def update_physical_experts_metadata(
+        self, num_physical_experts: int, num_local_physical_experts: int
+    ) -> None:
+        assert self.num_local_physical_experts == num_local_physical_experts
+        self.num_physical_experts = num_physical_experts
+        self.num_redundant_experts = num_physical_experts - self.num_logical_experts
+        for block in self._moe_blocks():
+            block.n_local_physical_experts = num_local_physical_experts
+            block.n_physical_experts = num_physical_experts
+            block.n_redundant_experts = self.num_redundant_experts
+            block.experts.update_expert_map()

@@ -1,0 +1,52 @@
+"""Visual items in vLLM's form. The field names are those of the reference processor."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from vllm.inputs.engine import mm_input, tokens_input
+from vllm.multimodal.inputs import (
+    MultiModalFieldConfig,
+    MultiModalKwargsItem,
+    MultiModalKwargsItems,
+    PlaceholderRange,
+)
+
+from multimodal.items import PlacedItem, VisualItem
+
+_PATCHES_FIELD = {"image": "pixel_values", "video": "pixel_values_videos"}
+
+
+def engine_input(prompt_token_ids: Sequence[int], items: Sequence[PlacedItem]) -> Any:
+    """The `EngineInput` of an expanded prompt, ready for `AsyncLLM.generate` or `LLM`."""
+    if not items:
+        return tokens_input(list(prompt_token_ids))
+    modalities = sorted({placed.item.modality for placed in items})
+    by_modality = {m: [p for p in items if p.item.modality == m] for m in modalities}
+    return mm_input(
+        prompt_token_ids=list(prompt_token_ids),
+        mm_kwargs=MultiModalKwargsItems(
+            {m: [_kwargs_item(p.item) for p in placed] for m, placed in by_modality.items()}
+        ),
+        mm_hashes={m: [p.item.key for p in placed] for m, placed in by_modality.items()},
+        mm_placeholders={
+            m: [PlaceholderRange(offset=p.offset, length=p.num_tokens) for p in placed]
+            for m, placed in by_modality.items()
+        },
+    )
+
+
+def _kwargs_item(item: VisualItem) -> MultiModalKwargsItem:
+    num_patches = item.patches.shape[0]
+    patches = MultiModalFieldConfig.flat(item.modality, [slice(0, num_patches)])
+    # The grid stays on the host: M-RoPE reads it there, and vLLM drops all other tensors of an item
+    # that the prefix cache covers.
+    grid = MultiModalFieldConfig.batched(item.modality, keep_on_cpu=True)
+    grid_thw = torch.tensor([[1, item.grid_h, item.grid_w]])
+    grid_field, patches_field = f"{item.modality}_grid_thw", _PATCHES_FIELD[item.modality]
+    return MultiModalKwargsItem(
+        {
+            patches_field: patches.build_elems(patches_field, item.patches)[0],
+            grid_field: grid.build_elems(grid_field, grid_thw)[0],
+        }
+    )
