@@ -26,7 +26,8 @@ _MESSAGES = """\
 {%- endfor -%}
 {%- for message in messages -%}
     {{- '<|im_start|>' + message.role + '\\n' }}
-    {%- if message.role == 'assistant' and message.reasoning_content and loop.index0 > last.query -%}
+    {%- set is_open_turn = message.role == 'assistant' and loop.index0 > last.query -%}
+    {%- if is_open_turn and message.reasoning_content -%}
         {{- '<think>\\n' + message.reasoning_content.strip('\\n') + '\\n</think>\\n\\n' }}
     {%- endif -%}
     {{- render_content(message.content) + '<|im_end|>\\n' }}
@@ -47,5 +48,5 @@ _GENERATION: dict[TemplateKind, str] = {
 
 
 def chat_template(kind: TemplateKind) -> str:
-    """Jinja source: `instruct` never thinks, `thinking` opens the block, `hybrid` leaves it to the model."""
+    """Jinja source: `instruct` never thinks, `thinking` opens the block, `hybrid` has a switch."""
     return _MESSAGES + _GENERATION[kind] + "{%- endif -%}\n"

@@ -173,7 +173,7 @@ def _state_dict(model: Any, spec: CheckpointSpec) -> dict[str, torch.Tensor]:
 def _expert_tensors(
     name: str, tensor: torch.Tensor, layout: ExpertLayout
 ) -> dict[str, torch.Tensor]:
-    """transformers 5 holds experts as (E, 2I, H) and (E, H, I); the hub as (E, H, 2I) and (E, I, H)."""
+    """transformers 5 holds (E, 2I, H) and (E, H, I); the hub has (E, H, 2I) and (E, I, H)."""
     if layout == "transformers5":
         return {name: tensor.contiguous().clone()}
     if layout == "hub":

@@ -1,4 +1,4 @@
-"""Prompt layout: one placeholder per media part in the template's output -> the model's token sequence."""
+"""Prompt layout: the template's one placeholder per media part -> the model's token sequence."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,10 +37,10 @@ def expand_prompt(
 ) -> ExpandedPrompt:
     """Give every visual item its placeholders.
 
-    An image's `<|image_pad|>` is repeated once per LLM token. A video's `<|video_pad|>` becomes, per
-    temporal patch, `<0.2 seconds>`, `<|vision_start|>`, the pads, `<|vision_end|>`; the pair that the
-    template puts around it stays. Timestamps are tokenised on their own, which equals tokenising the
-    whole text because special tokens stand on both sides.
+    An image's `<|image_pad|>` is repeated once per LLM token. A video's `<|video_pad|>` becomes,
+    per temporal patch, `<0.2 seconds>`, `<|vision_start|>`, the pads, `<|vision_end|>`; the pair
+    that the template puts around it stays. Timestamps are tokenised on their own, which equals
+    tokenising the whole text because special tokens stand on both sides.
 
     Args:
         token_ids: the rendered template, one pad token per media part.

@@ -5,7 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-PlacedGrid = tuple[int, int, int]  # offset in the prompt; rows, columns in LLM tokens (after merging)
+PlacedGrid = tuple[
+    int, int, int
+]  # offset in the prompt; rows, columns in LLM tokens (after merging)
 
 
 def mrope_positions(num_tokens: int, grids: Iterable[PlacedGrid]) -> tuple[torch.Tensor, int]:

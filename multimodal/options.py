@@ -28,8 +28,10 @@ class MediaOptions:
 class MediaLimits:
     """Ceilings of the server, checked on the header before decoding and again on what was decoded.
 
-    `max_source_pixels` bounds width * height of an encoded image or frame; `max_decoded_bytes` bounds
-    the raw RGB bytes that one request may make the server hold; times are seconds of wall clock.
+    `max_source_pixels` bounds width * height of an encoded image or frame; `max_decoded_bytes`
+    bounds the RGB bytes, decoded and resized, that one request may make the server hold;
+    `max_video_worker_bytes` is the address space of one process that decodes videos; times are
+    seconds of wall clock.
     """
 
     max_image_bytes: int = 32 * 1024**2
@@ -43,3 +45,4 @@ class MediaLimits:
     max_frames: int = 768
     max_video_duration_s: float = 7200.0
     video_timeout_s: float = 60.0
+    max_video_worker_bytes: int = 4 * 1024**3

@@ -11,9 +11,7 @@ from importlib.util import find_spec
 MIN_VLLM = (0, 32)
 MAX_VLLM = (0, 34)  # exclusive
 ARCHITECTURES = {
-    "Qwen3VLForConditionalGeneration": (
-        "model_executor.qwen3_vl:Qwen3VLForConditionalGeneration"
-    ),
+    "Qwen3VLForConditionalGeneration": ("model_executor.qwen3_vl:Qwen3VLForConditionalGeneration"),
     "Qwen3VLMoeForConditionalGeneration": (
         "model_executor.qwen3_vl:Qwen3VLMoeForConditionalGeneration"
     ),

@@ -1,9 +1,11 @@
 """Our media path behind vLLM's processor interface, for `LLM(...)` and vLLM's own server.
 
-`apply()` is replaced as a whole: it calls the same functions as our server does. Media arrive decoded
-here (vLLM's loaders have done that), prompts as token ids with one placeholder per media part.
+`apply()` is replaced as a whole: it calls the same functions as our server does. Media arrive
+decoded here (vLLM's loaders have done that), prompts as token ids with one placeholder per media
+part.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -21,6 +23,7 @@ from vllm.multimodal.processing import (
     BaseMultiModalProcessor,
     BaseProcessingInfo,
 )
+from vllm.platforms import current_platform
 
 from multimodal.image import rgb_pixels
 from multimodal.items import LoadedMedia
@@ -32,7 +35,7 @@ from multimodal.preprocessor_config import PreprocessorConfig, load_preprocessor
 from multimodal.visual_items import image_item, video_items
 from multimodal.vllm_input import engine_input
 
-_DEFAULT_DUMMY_SIDE = 256  # pixels; vLLM's own dummy of 16,777,216 pixels takes minutes on a CPU
+_CPU_DUMMY_SIDE = 256  # pixels; profiling with the largest image takes minutes on a CPU
 _DUMMY_FRAMES = 2
 _OPTION_NAMES = frozenset(MediaOptions.__dataclass_fields__)
 _IGNORED_KWARGS = frozenset({"do_sample_frames"})  # decided by the loader's metadata
@@ -56,7 +59,7 @@ class Qwen3VLProcessingInfo(BaseProcessingInfo):
     def get_mm_max_tokens_per_item(
         self, seq_len: int, mm_counts: Mapping[str, int]
     ) -> Mapping[str, int]:
-        """The true maxima: a larger item could never be scheduled. A video item is one temporal patch."""
+        """The true maxima: a larger item could never be scheduled."""
         return dict.fromkeys(("image", "video"), self.preprocessor.max_item_tokens)
 
     def get_data_parser(self) -> MultiModalDataParser:
@@ -68,7 +71,7 @@ class Qwen3VLProcessingInfo(BaseProcessingInfo):
 
 
 class Qwen3VLDummyInputsBuilder(BaseDummyInputsBuilder[Qwen3VLProcessingInfo]):
-    """Small inputs for warm-up; `limit_mm_per_prompt` may state larger ones for an honest profile."""
+    """Inputs for warm-up and profiling; `limit_mm_per_prompt` may state other sizes."""
 
     def get_dummy_text(self, mm_counts: Mapping[str, int]) -> str:
         return "".join(
@@ -79,8 +82,9 @@ class Qwen3VLDummyInputsBuilder(BaseDummyInputsBuilder[Qwen3VLProcessingInfo]):
     def get_dummy_mm_data(
         self, seq_len: int, mm_counts: Mapping[str, int], mm_options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        image_shape = (*_dummy_size(mm_options.get("image")), 3)
-        video_shape = (_DUMMY_FRAMES, *_dummy_size(mm_options.get("video")), 3)
+        side = self._default_side()
+        image_shape = (*_dummy_size(mm_options.get("image"), side), 3)
+        video_shape = (_DUMMY_FRAMES, *_dummy_size(mm_options.get("video"), side), 3)
         metadata = {"fps": 2.0, "frames_indices": list(range(_DUMMY_FRAMES))}
         image = Image.fromarray(np.zeros(image_shape, dtype=np.uint8))
         video = (np.zeros(video_shape, dtype=np.uint8), metadata)
@@ -88,6 +92,13 @@ class Qwen3VLDummyInputsBuilder(BaseDummyInputsBuilder[Qwen3VLProcessingInfo]):
             "image": [image] * mm_counts.get("image", 0),
             "video": [video] * mm_counts.get("video", 0),
         }
+
+    def _default_side(self) -> int:
+        """Pixels. A GPU's memory is shared out after this run, so there it is the largest item."""
+        if current_platform.is_cpu():
+            return _CPU_DUMMY_SIDE
+        config = self.info.preprocessor
+        return math.isqrt(config.max_item_tokens) * config.factor
 
 
 class Qwen3VLMultiModalProcessor(BaseMultiModalProcessor[Qwen3VLProcessingInfo]):
@@ -149,7 +160,9 @@ class Qwen3VLMultiModalProcessor(BaseMultiModalProcessor[Qwen3VLProcessingInfo])
         )
         return LoadedMedia("image", (item,))
 
-    def _load_video(self, video: tuple[Any, Mapping[str, Any]], options: MediaOptions) -> LoadedMedia:
+    def _load_video(
+        self, video: tuple[Any, Mapping[str, Any]], options: MediaOptions
+    ) -> LoadedMedia:
         frames, metadata = video
         rgb = np.stack([_rgb(frame) for frame in frames])
         config, limits = self.info.preprocessor, self.info.limits
@@ -188,10 +201,10 @@ def media_options(kwargs: Mapping[str, Any]) -> MediaOptions:
     return MediaOptions(**{name: kwargs[name] for name in _OPTION_NAMES & set(kwargs)})
 
 
-def _dummy_size(options: Any) -> tuple[int, int]:
+def _dummy_size(options: Any, default_side: int) -> tuple[int, int]:
     """(height, width) in pixels."""
     height, width = getattr(options, "height", None), getattr(options, "width", None)
-    return height or _DEFAULT_DUMMY_SIDE, width or _DEFAULT_DUMMY_SIDE
+    return height or default_side, width or default_side
 
 
 def _rgb(image: Any) -> np.ndarray:

@@ -70,8 +70,7 @@ def _vision(vision: Any) -> Iterator[tuple[str, Shape]]:
     merged = size * vision.spatial_merge_size**2
     mergers = [("merger", size)]
     mergers += [
-        (f"deepstack_merger_list.{i}", merged)
-        for i in range(len(vision.deepstack_visual_indexes))
+        (f"deepstack_merger_list.{i}", merged) for i in range(len(vision.deepstack_visual_indexes))
     ]
     for name, norm_size in mergers:
         yield from _norm(f"{name}.norm", norm_size)
@@ -104,7 +103,8 @@ def _decoder_layer(text: Any, layer: int) -> Iterator[tuple[str, Shape]]:
 def is_moe_layer(text: Any, layer: int) -> bool:
     if not getattr(text, "num_experts", 0) or layer in text.mlp_only_layers:
         return False
-    return (layer + 1) % text.decoder_sparse_step == 0
+    step: int = text.decoder_sparse_step
+    return (layer + 1) % step == 0
 
 
 def checked_weights(config: Any, weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
@@ -124,7 +124,9 @@ def checked_weights(config: Any, weights: Weights) -> Iterator[tuple[str, torch.
         if shape is None:
             raise ValueError(f"checkpoint holds {name}, which is not part of Qwen3-VL's hub layout")
         if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, the configuration says {shape}")
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)}, the configuration says {shape}"
+            )
         seen.add(name)
         yield name, tensor
     missing = _missing(config.text_config, expected, seen)
@@ -138,8 +140,8 @@ def _oriented_experts(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Transpose fused experts that come as (experts, out, in).
 
-    A square tensor does not show its orientation; it waits for one that does. At most one of
-    gate_up_proj (square if hidden = 2 * size) and down_proj (square if hidden = size) can be square.
+    A square tensor does not show its orientation; it waits for one that does. Only one of
+    gate_up_proj (square if hidden = 2 * size) and down_proj (if hidden = size) can be square.
     """
     is_transposed: bool | None = None
     waiting: list[tuple[str, torch.Tensor]] = []

@@ -1,6 +1,7 @@
-"""The language half: vLLM's Qwen3 and Qwen3-MoE with DeepStack levels added after the first layers."""
+"""The language half: vLLM's Qwen3 and Qwen3-MoE, DeepStack levels added after the first layers."""
 
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,6 +33,14 @@ _DYNAMIC_ARG_DIMS = {
 class DeepstackForward:
     """The forward pass of both backbones; mixed into vLLM's Qwen3 and Qwen3-MoE models."""
 
+    # from the vLLM models
+    layers: Any
+    start_layer: int
+    end_layer: int
+    norm: Any
+    embed_input_ids: Any
+    _maybe_add_hidden_state: Any
+
     def forward(
         self,
         input_ids: torch.Tensor | None,
@@ -40,7 +49,7 @@ class DeepstackForward:
         inputs_embeds: torch.Tensor | None = None,
         deepstack_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor | IntermediateTensors | tuple[torch.Tensor, list[torch.Tensor]]:
-        """Args: positions (3, num_tokens); deepstack_embeds (num_tokens, levels, hidden), zero at text."""
+        """Args: positions (3, num_tokens); deepstack_embeds (num_tokens, levels, hidden)."""
         if get_pp_group().is_first_rank:
             hidden_states = (
                 inputs_embeds if inputs_embeds is not None else self.embed_input_ids(input_ids)
@@ -57,7 +66,7 @@ class DeepstackForward:
         layers = islice(enumerate(self.layers), self.start_layer, self.end_layer)
         for index, layer in layers:
             hidden_states, residual = layer(positions, hidden_states, residual)
-            if index < num_levels:
+            if deepstack_embeds is not None and index < num_levels:
                 hidden_states = hidden_states + deepstack_embeds[:, index]
             self._maybe_add_hidden_state(aux_hidden_states, index + 1, hidden_states, residual)
         if not get_pp_group().is_last_rank:
@@ -92,9 +101,7 @@ class MoeDecoderLayer(Qwen3MoeDecoderLayer):
 @support_torch_compile(dynamic_arg_dims=_DYNAMIC_ARG_DIMS)
 class MoeBackbone(DeepstackForward, Qwen3MoeModel):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        super().__init__(
-            vllm_config=vllm_config, prefix=prefix, decoder_layer_type=MoeDecoderLayer
-        )
+        super().__init__(vllm_config=vllm_config, prefix=prefix, decoder_layer_type=MoeDecoderLayer)
 
     forward = DeepstackForward.forward
 
@@ -112,7 +119,7 @@ class MoeLanguageModel(Qwen3MoeForCausalLM):
 
 
 def _init_language_model(
-    module: nn.Module, backbone: type[nn.Module], vllm_config: VllmConfig, prefix: str
+    module: Any, backbone: type[nn.Module], vllm_config: VllmConfig, prefix: str
 ) -> None:
     """What both parents' constructors do, with our backbone instead of theirs."""
     config = vllm_config.model_config.hf_config

@@ -1,4 +1,7 @@
-"""Qwen3-VL, dense and MoE, under vLLM's interfaces: encode visual items, scatter them, run the backbone."""
+"""Qwen3-VL, dense and MoE, under vLLM's interfaces.
+
+Visual items are encoded, scattered among the text embeddings, and the backbone runs over both.
+"""
 
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -40,8 +43,8 @@ _MLP_PACKING = {"gate_up_proj": ["gate_proj", "up_proj"]}
 class DeepstackBuffer:
     """DeepStack levels of the tokens of one step, kept from `embed_input_ids` to `forward`.
 
-    vLLM hands only the main embeddings from the one call to the other. The buffer keeps its address,
-    so a captured graph reads the current values. Rows at text tokens are zero.
+    vLLM hands only the main embeddings from the one call to the other. The buffer keeps its
+    address, so a captured graph reads the current values. Rows at text tokens are zero.
     """
 
     def __init__(self, max_tokens: int, num_levels: int, hidden_size: int) -> None:
@@ -80,8 +83,13 @@ class Qwen3VLForConditionalGeneration(
 
     language_model_class: ClassVar[type[nn.Module]] = DenseLanguageModel
     language_architecture: ClassVar[str] = "Qwen3ForCausalLM"
-    packed_modules_mapping = _ATTENTION_PACKING | _MLP_PACKING
+    packed_modules_mapping: Any = _ATTENTION_PACKING | _MLP_PACKING
     hf_to_vllm_mapper = HUB_TO_VLLM
+    visual: Any
+    language_model: Any
+    _mark_tower_model: Any  # from SupportsMultiModal, as the next two
+    _mark_language_model: Any
+    _embed_text_input_ids: Any
 
     @classmethod
     def get_placeholder_str(cls, modality: str, i: int) -> str | None:
@@ -134,9 +142,10 @@ class Qwen3VLForConditionalGeneration(
     def embed_multimodal(self, **kwargs: object) -> list[torch.Tensor]:
         """Encode the visual items of one step.
 
-        Args: `pixel_values` with `image_grid_thw` and/or `pixel_values_videos` with `video_grid_thw`,
-            as built by `multimodal.vllm_input`: uint8 patches of all items joined, grids (items, 3).
-        Returns: per item (num_tokens, hidden * (1 + levels)), in item order, each with its own storage.
+        Args: `pixel_values` with `image_grid_thw`, `pixel_values_videos` with `video_grid_thw`, as
+            built by `multimodal.vllm_input`: uint8 patches of all items joined, grids (items, 3).
+        Returns: (num_tokens, hidden * (1 + levels)) per item, in item order, each of its own
+            storage.
         """
         embeddings: list[torch.Tensor] = []
         for patches, grid_thw in (
@@ -174,7 +183,7 @@ class Qwen3VLForConditionalGeneration(
         *,
         is_multimodal: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(num_tokens,) ids -> (num_tokens, hidden), visual tokens in place, DeepStack levels kept."""
+        """(num_tokens,) ids -> (num_tokens, hidden), visual tokens in place, DeepStack kept."""
         inputs_embeds = self._embed_text_input_ids(
             input_ids, self.language_model.embed_input_ids, is_multimodal=is_multimodal
         )

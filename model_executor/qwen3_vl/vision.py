@@ -36,8 +36,8 @@ class VisionPatchEmbed(nn.Module):
     """Linear projection of uint8 patches, with the preprocessing folded into the weights.
 
     The reference computes conv((x / 255 - mean) / std). With x' = x - 128 that is W' x' + b' where
-    W' = W / (255 std) and b' = b + sum(W (128 / 255 - mean) / std). An image repeats its only frame,
-    so its kernel is the sum over the frames. Folding is done in float64, stored in the model dtype.
+    W' = W / (255 std) and b' = b + sum(W (128 / 255 - mean) / std). An image repeats its only
+    frame, so its kernel is the sum over the frames. Folded in float64, kept in the model dtype.
     """
 
     def __init__(
@@ -194,7 +194,8 @@ class VisionBlock(nn.Module):
 class VisionPatchMerger(nn.Module):
     """Four neighbouring patches -> one visual token: (N, D) -> (M, H).
 
-    DeepStack mergers normalise after the four are joined (`use_postshuffle_norm`), the main one before.
+    DeepStack mergers normalise after the four are joined (`use_postshuffle_norm`), the main one
+    before.
     """
 
     def __init__(
@@ -259,7 +260,7 @@ class AttentionMetadata:
 
 
 class VisionTransformer(nn.Module):
-    """uint8 patches of a batch of grids -> (M, H * (1 + L)): main features, then the DeepStack levels."""
+    """uint8 patches of a batch of grids -> (M, H * (1 + L)): main features, DeepStack levels."""
 
     def __init__(
         self,
@@ -306,7 +307,7 @@ class VisionTransformer(nn.Module):
         return self.pos_embed.weight.device
 
     def forward(self, patches: torch.Tensor, grids: Sequence[Grid]) -> torch.Tensor:
-        """Args: patches (N, 768 or 1536) uint8, all of one kind; grids one (h, w) per item, in order."""
+        """Args: patches (N, 768 or 1536) uint8, all of one kind; grids (h, w), one per item."""
         x = self.patch_embed(patches.to(self.device, non_blocking=True))
         x = x + torch.cat([self._position_embeddings(grid) for grid in grids])
         metadata = self._attention_metadata(grids)
@@ -319,7 +320,7 @@ class VisionTransformer(nn.Module):
         return torch.cat([self.merger(x), *levels], dim=-1)
 
     def _position_embeddings(self, grid: Grid) -> torch.Tensor:
-        """The learned square grid, bilinearly resampled (corners aligned) to (h * w, D), merge order."""
+        """The learned square grid, resampled to (h * w, D) in merge order."""
         indices, weights = _interpolation(
             grid, int(self.config.num_position_embeddings**0.5), self.config.spatial_merge_size
         )
@@ -364,7 +365,7 @@ def _patch_positions(grid: Grid, merge: int) -> torch.Tensor:
 
 
 def _rotary_angles(positions: torch.Tensor, head_dim: int, theta: float) -> torch.Tensor:
-    """(N, 2) -> (N, head_dim / 2) float32: first half turns with the row, second with the column."""
+    """(N, 2) -> (N, head_dim / 2) float32: the first half turns with the row, then the column."""
     half = head_dim // 2
     inv_freq = 1.0 / (theta ** (torch.arange(0, half, 2, dtype=torch.float32) / half))
     return (positions.unsqueeze(-1).float() * inv_freq).flatten(1)

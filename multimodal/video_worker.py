@@ -1,0 +1,115 @@
+"""Decodes videos in a process of its own, so that a hostile file harms nothing else.
+
+Run by `multimodal.video` as `python -m multimodal.video_worker MAX_BYTES`. Once its imports are
+done the process can open no file or socket, write no file, leave no core, and have no more than
+MAX_BYTES of address space. Whatever goes wrong with a video ends the process: the parent reads
+end-of-file.
+
+Messages are a length (4 bytes, big-endian) and JSON. Both directions, in this order:
+
+    worker  {"ready": true}                                            once
+    parent  {"num_bytes": n, "cpu_s": seconds}, then the n bytes of a video file
+    worker  {"num_frames", "fps", "width", "height"}                   sizes after rotation
+    parent  {"indices": [...]}                                         frame numbers, ascending
+    worker  height * width * 3 bytes of RGB for each of them
+
+Rotation in the file's display matrix (phone videos) is applied by decord2. Frames are those that
+`decord.VideoReader(file).get_batch(indices)` returns, which is how the reference reads videos.
+"""
+
+import gc
+import json
+import os
+import resource
+import sys
+from io import BytesIO
+from typing import IO, Any
+
+import decord
+import numpy as np
+
+_LENGTH_BYTES = 4
+_DECODER_THREADS = 2
+
+
+def main() -> None:
+    commands, answers = _private_stdio()
+    _confine(max_bytes=int(sys.argv[1]))
+    _send(answers, {"ready": True})
+    while (job := _receive(commands)) is not None:
+        _limit_cpu(job["cpu_s"])
+        _decode(_read_exactly(commands, job["num_bytes"]), commands, answers)
+        gc.collect()  # decord's calls leave cycles that hold the whole file
+
+
+def _decode(data: bytes, commands: IO[bytes], answers: IO[bytes]) -> None:
+    video = decord.VideoReader(BytesIO(data), ctx=decord.cpu(0), num_threads=_DECODER_THREADS)
+    first = _rgb(video[0])
+    height, width, _ = first.shape
+    fps = float(video.get_avg_fps())
+    _send(answers, {"num_frames": len(video), "fps": fps, "width": width, "height": height})
+    request = _receive(commands)
+    if request is None:
+        return
+    for index in request["indices"]:
+        frame = first if index == 0 else _rgb(video[index])
+        if frame.shape != first.shape:
+            raise ValueError("a frame differs in size from the first one")
+        answers.write(frame.data)
+    answers.flush()
+
+
+def _rgb(frame: Any) -> np.ndarray:
+    """(H, W, 3) uint8. decord2 3.4 counts the padding of rows as further channels where it divides
+    evenly by the width (48, 96 and 144 pixels, for example); its get_batch fails for these."""
+    pixels: np.ndarray = frame.asnumpy()
+    height, width, _ = pixels.shape
+    rows = pixels.reshape(height, -1)[:, : width * 3]
+    return np.ascontiguousarray(rows, dtype=np.uint8).reshape(height, width, 3)
+
+
+def _private_stdio() -> tuple[IO[bytes], IO[bytes]]:
+    """Standard input and output; what libraries print goes to standard error instead."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return sys.stdin.buffer, answers
+
+
+def _confine(max_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
+    for nothing in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
+        resource.setrlimit(nothing, (0, 0))
+
+
+def _limit_cpu(seconds: int) -> None:
+    """Let this job have `seconds` of processor time; it counts from the start of the process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    used = int(usage.ru_utime + usage.ru_stime) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, hard))
+
+
+def _send(stream: IO[bytes], message: dict[str, Any]) -> None:
+    encoded = json.dumps(message).encode()
+    stream.write(len(encoded).to_bytes(_LENGTH_BYTES, "big") + encoded)
+    stream.flush()
+
+
+def _receive(stream: IO[bytes]) -> dict[str, Any] | None:
+    """The next message, or None if the parent has closed the pipe."""
+    length = stream.read(_LENGTH_BYTES)
+    if len(length) < _LENGTH_BYTES:
+        return None
+    message: dict[str, Any] = json.loads(_read_exactly(stream, int.from_bytes(length, "big")))
+    return message
+
+
+def _read_exactly(stream: IO[bytes], num_bytes: int) -> bytes:
+    data = stream.read(num_bytes)
+    if len(data) != num_bytes:
+        raise EOFError
+    return data
+
+
+if __name__ == "__main__":
+    main()

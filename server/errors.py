@@ -1,0 +1,187 @@
+"""What can go wrong with a request, and the one place where it becomes an HTTP status.
+
+ServeError
+├── ClientError
+│   ├── InvalidRequest          the body does not say what it must, or asks for what is not offered
+│   ├── ModelNotFound           another model is served here
+│   ├── PayloadTooLarge         the body exceeds `server.max_body_bytes`
+│   └── UnsupportedContentType  the body is not declared as JSON
+└── ServerError
+    ├── EngineFailed            the engine gave up on this request, and lives
+    ├── Overloaded              as many requests as allowed are being served
+    └── NotReady                the model is loading, or the server is shutting down
+
+The table has `multimodal.errors.MediaError` and `server.engine.{EngineDead, InvalidSampling}` too.
+Every other exception is a bug: status 500, a fixed message, and the trace in the log only.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from multimodal.errors import (
+    InvalidOption,
+    MediaCorrupt,
+    MediaError,
+    MediaTooLarge,
+    UnsupportedMedia,
+)
+from server.engine import EngineDead, InvalidSampling
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1
+MAX_REPORTED_FAULTS = 3
+MAX_NAME_CHARS = 64
+
+
+class ServeError(Exception):
+    """`message` is shown to clients; `code` is a stable slug; `param` points into the body."""
+
+    def __init__(self, message: str, code: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.param = param
+
+
+class ClientError(ServeError):
+    pass
+
+
+class InvalidRequest(ClientError):
+    pass
+
+
+class ModelNotFound(ClientError):
+    pass
+
+
+class PayloadTooLarge(ClientError):
+    pass
+
+
+class UnsupportedContentType(ClientError):
+    pass
+
+
+class ServerError(ServeError):
+    pass
+
+
+class EngineFailed(ServerError):
+    pass
+
+
+class Overloaded(ServerError):
+    pass
+
+
+class NotReady(ServerError):
+    pass
+
+
+_STATUS: Mapping[type[Exception], int] = {
+    InvalidRequest: 400,
+    ModelNotFound: 404,
+    PayloadTooLarge: 413,
+    UnsupportedContentType: 415,
+    EngineFailed: 500,
+    Overloaded: 503,
+    NotReady: 503,
+    InvalidOption: 400,
+    MediaTooLarge: 413,
+    UnsupportedMedia: 415,
+    MediaCorrupt: 422,
+    MediaError: 422,
+    InvalidSampling: 400,
+    EngineDead: 503,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """An error as HTTP: status, OpenAI's body, extra headers."""
+
+    status: int
+    body: dict[str, Any]
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def describe_error(error: Exception, request_id: str) -> ErrorAnswer:
+    """The answer for any exception. One that is not in the table is logged with its trace."""
+    if isinstance(error, HTTPException):  # raised by the router
+        return _describe_routing(error)
+    status = status_of(error)
+    if isinstance(error, ServeError | MediaError):
+        return _answer(status, error.message, error.code, error.param)
+    if isinstance(error, InvalidSampling):
+        return _answer(status, str(error), "invalid_sampling")
+    if isinstance(error, EngineDead):
+        return _answer(status, "the engine has stopped", "engine_dead")
+    logger.error("request %s: unexpected error", request_id, exc_info=error)
+    return _answer(500, f"internal error (request id {request_id})", "internal_error")
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status of an exception: of its class or the nearest base class in the table."""
+    return next((_STATUS[cls] for cls in type(error).__mro__ if cls in _STATUS), 500)
+
+
+def _describe_routing(error: HTTPException) -> ErrorAnswer:
+    slugs = {404: "not_found", 405: "method_not_allowed"}
+    messages = {404: "no such route", 405: "this route does not take that method"}
+    status = error.status_code
+    answer = _answer(status, messages.get(status, error.detail), slugs.get(status, "http_error"))
+    return ErrorAnswer(status, answer.body, dict(error.headers or {}))
+
+
+def _answer(status: int, message: str, code: str, param: str | None = None) -> ErrorAnswer:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return ErrorAnswer(status, body, {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {})
+
+
+def invalid_request_from(error: ValidationError) -> InvalidRequest:
+    """A validation error as the client may see it: few faults, names cut, no echoed text."""
+    faults = error.errors(include_url=False, include_context=False)
+    described = [_describe_fault(fault) for fault in faults[:MAX_REPORTED_FAULTS]]
+    if len(faults) > MAX_REPORTED_FAULTS:
+        described.append(f"{len(faults) - MAX_REPORTED_FAULTS} more")
+    codes = {"extra_forbidden": "unknown_parameter", "missing": "missing_parameter"}
+    first = faults[0]
+    code = codes.get(first["type"], "invalid_value")
+    return InvalidRequest("; ".join(described), code, format_param(first["loc"]))
+
+
+def format_param(loc: Iterable[int | str]) -> str | None:
+    """`("messages", 1, "<user>", "content", 0)` -> `messages[1].content[0]`.
+
+    Parts in angle brackets name the branch of a union (see `server.protocol`) and are left out.
+    """
+    param = ""
+    for part in loc:
+        if isinstance(part, int):
+            param += f"[{part}]"
+        elif not (part.startswith("<") and part.endswith(">")):
+            param += f".{part[:MAX_NAME_CHARS]}"
+    return param.removeprefix(".") or None
+
+
+def _describe_fault(fault: Mapping[str, Any]) -> str:
+    param = format_param(fault["loc"]) or "body"
+    if fault["type"] == "extra_forbidden":
+        return f"`{param}` is not a known parameter"
+    if fault["type"] == "missing":
+        return f"`{param}` is required"
+    message = fault["msg"].removeprefix("Value error, ")
+    given = f" (given: {fault['input']})" if _is_short_number(fault["input"]) else ""
+    return f"`{param}`: {message}{given}"
+
+
+def _is_short_number(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e18

@@ -1,0 +1,230 @@
+"""Encoded media from where a request says they are: an http(s) URL or a data URL.
+
+A fetch checks the URL, then (`address_check`) the addresses of its host, and connects to what was
+checked. Redirects start over at the first check. Nothing is taken from the environment and nothing
+is kept: no proxies, no credentials, no cookies.
+"""
+
+import asyncio
+import binascii
+import re
+import ssl
+from dataclasses import dataclass
+
+import httpcore
+import httpx
+
+from multimodal.errors import MediaCorrupt, MediaError, MediaTooLarge, UnsupportedMedia
+from server.address_check import (
+    AddressCheck,
+    CheckedBackend,
+    Resolver,
+    SystemResolver,
+    is_public_address,
+)
+from server.media_url import UrlNotAllowed, UrlRules
+
+KEEPALIVE_S = 10.0
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+MAX_DATA_URL_FRAMES = 768  # the checkpoints' own maximum for a video
+
+_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
+
+
+class FetchFailed(MediaError):
+    """The other side did not deliver; `code` is `fetch_failed` or `fetch_timeout`."""
+
+    def __init__(self, message: str, code: str = "fetch_failed", param: str | None = None) -> None:
+        super().__init__(message, code, param)
+
+
+class MediaFetcher:
+    """Fetches media URLs. One per process; every method is safe to call from several tasks at once.
+
+    Any port may be named in a URL; what protects the network is the check of the address.
+
+    Args:
+        http_allowed: fetch http:// as well, also as the target of a redirect from https://.
+        allowed_domains: see `UrlRules`.
+        connect_timeout_s: for one TCP connection, and for one TLS handshake.
+        total_timeout_s: for a whole fetch: waiting for a free slot, redirects, body.
+        max_redirects: redirects followed before giving up.
+        max_parallel: fetches under way at once.
+        resolve: name and port -> addresses; by default the system's resolver.
+        is_allowed: which addresses may be connected to; by default those of the public internet.
+        ssl_context: by default the public certificate authorities.
+    """
+
+    def __init__(
+        self,
+        *,
+        http_allowed: bool,
+        allowed_domains: tuple[str, ...],
+        connect_timeout_s: float,
+        total_timeout_s: float,
+        max_redirects: int,
+        max_parallel: int,
+        resolve: Resolver | None = None,
+        is_allowed: AddressCheck = is_public_address,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._rules = UrlRules(http_allowed=http_allowed, allowed_domains=allowed_domains)
+        self._connect_timeout_s = connect_timeout_s
+        self._total_timeout_s = total_timeout_s
+        self._max_redirects = max_redirects
+        self._slots = asyncio.Semaphore(max_parallel)
+        self._resolver = SystemResolver(max_parallel)
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
+            max_connections=max_parallel,
+            keepalive_expiry=KEEPALIVE_S,
+            network_backend=CheckedBackend(resolve or self._resolver.resolve, is_allowed),
+        )
+
+    async def fetch(self, url: str, *, max_bytes: int, param: str) -> bytes:
+        """The body of `url`.
+
+        Raises: UrlNotAllowed; FetchFailed; MediaTooLarge if it has more than `max_bytes` bytes.
+            Their text has no address and nothing that the other side sent.
+        """
+        try:
+            async with asyncio.timeout(self._total_timeout_s), self._slots:
+                return await self._follow(url, max_bytes)
+        except MediaError as exc:
+            exc.param = param
+            raise
+        except (TimeoutError, httpcore.TimeoutException) as exc:
+            limits = f"{self._total_timeout_s:g} s ({self._connect_timeout_s:g} s to connect)"
+            message = f"the media URL was not fetched within {limits}"
+            raise FetchFailed(message, "fetch_timeout", param) from exc
+        except (OSError, httpcore.NetworkError, httpcore.ProtocolError) as exc:
+            message = "the connection to the host of the media URL failed"
+            raise FetchFailed(message, "fetch_failed", param) from exc
+
+    async def close(self) -> None:
+        await self._pool.aclose()
+        self._resolver.close()
+
+    async def _follow(self, url: str, max_bytes: int) -> bytes:
+        for _ in range(self._max_redirects + 1):
+            target = self._rules.parse(url)
+            answer = await self._get(target, max_bytes)
+            if isinstance(answer, bytes):
+                return answer
+            url = _join(target, answer.location)
+        raise FetchFailed(f"the media URL redirects more than {self._max_redirects} times")
+
+    async def _get(self, url: httpx.URL, max_bytes: int) -> "bytes | _Redirect":
+        request_url = httpcore.URL(
+            scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+        )
+        headers = [
+            (b"Host", url.netloc),
+            (b"Accept", b"*/*"),
+            (b"Accept-Encoding", b"identity"),
+            (b"User-Agent", b"qwen3vl-serve"),
+        ]
+        timeouts = {"connect": self._connect_timeout_s}
+        async with self._pool.stream(
+            "GET", request_url, headers=headers, extensions={"timeout": timeouts}
+        ) as response:
+            fields = {name.lower(): value for name, value in response.headers}
+            if response.status in REDIRECTS and b"location" in fields:
+                return _Redirect(fields[b"location"])
+            if response.status != 200:
+                raise FetchFailed(f"the media URL answered HTTP {response.status}")
+            if fields.get(b"content-encoding", b"identity").lower() != b"identity":
+                raise FetchFailed("the media URL answered with a content encoding")
+            return await _read_body(response, fields.get(b"content-length"), max_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Redirect:
+    location: bytes
+
+
+async def _read_body(
+    response: httpcore.Response, content_length: bytes | None, max_bytes: int
+) -> bytes:
+    if content_length is not None and int(content_length) > max_bytes:
+        raise _too_large(max_bytes)
+    chunks: list[bytes] = []
+    num_bytes = 0
+    async for chunk in response.aiter_stream():
+        num_bytes += len(chunk)
+        if num_bytes > max_bytes:
+            raise _too_large(max_bytes)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _join(base: httpx.URL, location: bytes) -> str:
+    """The target of a redirect, still unchecked."""
+    try:
+        reference = location.decode()
+        if "\\" in reference:
+            raise UrlNotAllowed("the media URL redirects to a malformed URL")
+        return str(base.join(reference).copy_with(fragment=None))
+    except (httpx.InvalidURL, ValueError) as exc:
+        raise UrlNotAllowed("the media URL redirects to a malformed URL") from exc
+
+
+def _too_large(max_bytes: int, param: str | None = None) -> MediaTooLarge:
+    return MediaTooLarge(f"the media item exceeds {max_bytes} bytes", "media_too_large", param)
+
+
+@dataclass(frozen=True, slots=True)
+class DataUrl:
+    """A decoded data URL; several payloads are the frames of a `video/jpeg`."""
+
+    media_type: str
+    payloads: tuple[bytes, ...]
+
+
+def decode_data_url(
+    url: str, *, max_bytes: int, param: str, max_frames: int = MAX_DATA_URL_FRAMES
+) -> DataUrl:
+    """Decode `data:image/png;base64,...`, or `data:video/jpeg;base64,frame,frame,...`.
+
+    Args:
+        max_bytes: bound on the sum of the decoded payloads, checked before anything is decoded.
+        max_frames: bound on the number of payloads.
+    Raises: MediaTooLarge; UnsupportedMedia if the URL is not base64 or has no media type;
+        MediaCorrupt if the base64 has anything but its alphabet and proper padding, or is empty.
+    """
+    header, _, body = url.partition(",")
+    scheme, _, description = header.partition(":")
+    media_type, *attributes = description.lower().split(";")
+    if (
+        scheme.lower() != "data"
+        or "base64" not in attributes
+        or not _MEDIA_TYPE.fullmatch(media_type)
+    ):
+        raise UnsupportedMedia(
+            "data URLs must look like data:<media type>;base64,<data>", "invalid_data_url", param
+        )
+    is_frames = media_type == "video/jpeg"
+    encoded = body.split(",", max_frames) if is_frames else [body]
+    if len(encoded) > max_frames:
+        raise MediaTooLarge(
+            f"the data URL has more than {max_frames} frames", "too_many_frames", param
+        )
+    if sum(_decoded_length(payload) for payload in encoded) > max_bytes:
+        raise _too_large(max_bytes, param)
+    return DataUrl(media_type, tuple(_decode_base64(payload, param) for payload in encoded))
+
+
+def _decoded_length(encoded: str) -> int:
+    num_padding = len(encoded[-2:]) - len(encoded[-2:].rstrip("="))
+    return len(encoded) * 3 // 4 - num_padding
+
+
+def _decode_base64(encoded: str, param: str) -> bytes:
+    if not encoded:
+        raise MediaCorrupt("the data URL is empty", "invalid_data_url", param)
+    try:
+        if len(encoded) % 4:  # strict_mode lets "YWJj=" pass
+            raise ValueError
+        return binascii.a2b_base64(encoded, strict_mode=True)
+    except ValueError as exc:
+        raise MediaCorrupt("the data URL is not valid base64", "invalid_data_url", param) from exc

@@ -1,0 +1,123 @@
+"""What the server counts, under Prometheus' naming conventions; vLLM's metrics stand beside."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from time import perf_counter
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from starlette.requests import ClientDisconnect
+
+from server.errors import status_of
+
+# from a small model on a short prompt to hours of video on a large one
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600)
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that went away
+
+
+class RequestRecord:
+    """One request on its way. It ends as exactly one of rejected, done, error and aborted."""
+
+    def __init__(self, metrics: "Metrics") -> None:
+        self._metrics = metrics
+        self._started_s = perf_counter()
+        self.is_accepted = False
+        self.outcome = "done"
+        self.status = 200
+
+    @property
+    def elapsed_s(self) -> float:
+        return perf_counter() - self._started_s
+
+    def accept(self) -> None:
+        self.is_accepted = True
+        self._metrics.in_flight.inc()
+
+    def observe_first_output(self) -> None:
+        self._metrics.time_to_first_token_s.observe(self.elapsed_s)
+
+    def fail(self, status: int) -> None:
+        """A stream that fails half-way is an error with status 200."""
+        self.outcome = "error" if self.is_accepted else "rejected"
+        self.status = status
+
+    def abort(self) -> None:
+        self.outcome = "aborted"
+        self.status = CLIENT_CLOSED_REQUEST
+
+    def close(self) -> None:
+        self._metrics.requests.labels(self.outcome, str(self.status)).inc()
+        if self.is_accepted:
+            self._metrics.in_flight.dec()
+        if self.outcome == "done":
+            self._metrics.request_s.observe(self.elapsed_s)
+
+
+class Metrics:
+    """The metrics of one registry; see `metrics_of`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.requests = Counter(
+            "qwen3vl_requests",
+            "Chat requests by outcome (done, error, aborted, rejected) and HTTP status.",
+            ("outcome", "status"),
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "qwen3vl_requests_in_flight", "Accepted chat requests under way.", registry=registry
+        )
+        self.time_to_first_token_s = Histogram(
+            "qwen3vl_time_to_first_token_seconds",
+            "From the arrival of a request to the first output of the engine.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.request_s = Histogram(
+            "qwen3vl_request_seconds",
+            "From the arrival of a request to the end of its answer, if it was done.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.media_load_s = Histogram(
+            "qwen3vl_media_load_seconds",
+            "Fetching, decoding and resizing all media of a request.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.prompt_tokens = Counter(
+            "qwen3vl_prompt_tokens",
+            "Prompt tokens by kind (text, image, video).",
+            ("kind",),
+            registry=registry,
+        )
+        self.completion_tokens = Counter(
+            "qwen3vl_completion_tokens", "Tokens generated for answers.", registry=registry
+        )
+        self.media_items = Counter(
+            "qwen3vl_media_items", "Images and videos loaded.", ("modality",), registry=registry
+        )
+        self.media_bytes = Counter(
+            "qwen3vl_media_bytes", "Encoded bytes of images and videos.", registry=registry
+        )
+
+    @contextmanager
+    def track_request(self) -> Iterator[RequestRecord]:
+        record = RequestRecord(self)
+        try:
+            yield record
+        except (asyncio.CancelledError, ClientDisconnect):
+            record.abort()
+            raise
+        except Exception as error:
+            record.fail(status_of(error))
+            raise
+        finally:
+            record.close()
+
+
+@cache
+def metrics_of(registry: CollectorRegistry = REGISTRY) -> Metrics:
+    """The one `Metrics` object of a registry: names can be registered only once."""
+    return Metrics(registry)

@@ -1,0 +1,217 @@
+"""Messages -> token ids. Renders the checkpoint's chat template and tokenises it safely.
+
+What a user types is text, always: `<|im_end|>` or `<|image_pad|>` inside a message never becomes
+the token of that name, while the template's own markers do.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import TemplateError
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+from transformers.utils.hub import cached_file
+
+from multimodal.items import LoadedMedia
+from multimodal.layout import ExpandedPrompt, VisionTokens, expand_prompt
+from multimodal.preprocessor_config import load_preprocessor_config
+from server.errors import InvalidRequest
+
+CheckpointKind = Literal["instruct", "thinking", "hybrid"]
+
+_PROBE = [{"role": "user", "content": "hi"}]
+# Tags that models write into their answers, so assistant turns of the history keep them as tokens.
+_ANSWER_TAGS = frozenset({"<think>", "</think>", "<tool_call>", "</tool_call>"})
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedPrompt:
+    """A prompt with one placeholder per media part.
+
+    `starts_in_reasoning`: the template opened `<think>`, so the answer begins inside it.
+    `may_reason`: the model may open `<think>` itself.
+    """
+
+    token_ids: tuple[int, ...]
+    starts_in_reasoning: bool
+    may_reason: bool
+
+
+class PromptRenderer:
+    """Tokenizer and chat template of one checkpoint.
+
+    Attributes:
+        kind: read from the template: `thinking` opens the reasoning block in the prompt, `hybrid`
+            has a switch (`enable_thinking`), `instruct` has neither.
+        generation_defaults: sampling defaults from the checkpoint's `generation_config.json`.
+    """
+
+    def __init__(self, model: str, revision: str | None = None) -> None:
+        self._tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+        self._template = self._tokenizer.chat_template or _processor_template(model, revision)
+        if not self._template:
+            raise ValueError(f"{model} has no chat template")
+        config = _read_json(model, "config.json", revision)
+        self._vision_tokens = VisionTokens(
+            vision_start=config["vision_start_token_id"],
+            vision_end=config["vision_end_token_id"],
+            image_pad=config["image_token_id"],
+            video_pad=config["video_token_id"],
+        )
+        self._merge_size = load_preprocessor_config(model, revision).merge_size
+        self.generation_defaults = _generation_defaults(model, revision)
+        self._added_tokens: dict[str, int] = {
+            token.content: token_id
+            for token_id, token in self._tokenizer.added_tokens_decoder.items()
+        }
+        self._added_pattern = _any_of(self._added_tokens)
+        self.kind: CheckpointKind = self._detect_kind()
+
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], *, enable_thinking: bool | None
+    ) -> RenderedPrompt:
+        """Render template-ready messages with a generation prompt.
+
+        Args:
+            messages: content is a string or a list of {"type": "text" | "image" | "video", ...}.
+            enable_thinking: the template's switch; None leaves the template's default.
+        Raises: InvalidRequest if the template refuses the messages.
+        """
+        guard = _guard_mark(messages)
+        text = self._apply_template(
+            [self._guarded(message, guard) for message in messages], enable_thinking
+        )
+        starts_in_reasoning = _opens_thinking(text)
+        closes_thinking = text.rstrip().endswith("</think>")
+        return RenderedPrompt(
+            token_ids=tuple(self._encode(text, guard)),
+            starts_in_reasoning=starts_in_reasoning,
+            may_reason=self.kind == "hybrid" and not (starts_in_reasoning or closes_thinking),
+        )
+
+    def expand(self, rendered: RenderedPrompt, media: Sequence[LoadedMedia]) -> ExpandedPrompt:
+        """Give the media their placeholder tokens."""
+        return expand_prompt(
+            rendered.token_ids, media, self._vision_tokens, self._encode_text, self._merge_size
+        )
+
+    def _detect_kind(self) -> CheckpointKind:
+        default = self._apply_template(_PROBE, None)
+        if self._apply_template(_PROBE, False) != self._apply_template(_PROBE, True):
+            return "hybrid"
+        return "thinking" if _opens_thinking(default) else "instruct"
+
+    def _apply_template(
+        self, messages: Sequence[Mapping[str, Any]], enable_thinking: bool | None
+    ) -> str:
+        switch = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                messages,
+                chat_template=self._template,
+                tokenize=False,
+                add_generation_prompt=True,
+                **switch,
+            )
+        except TemplateError as error:
+            raise InvalidRequest(
+                f"the chat template refuses these messages: {error}", "invalid_messages", "messages"
+            ) from error
+        return text
+
+    def _guarded(self, message: Mapping[str, Any], guard: str) -> dict[str, Any]:
+        """The message with a mark inside every special token that somebody typed."""
+        kept = _ANSWER_TAGS if message["role"] == "assistant" else frozenset()
+
+        def mark(match: re.Match[str]) -> str:
+            token = match.group()
+            return token if token in kept else token[0] + guard + token[1:]
+
+        def walk(value: Any) -> Any:
+            if isinstance(value, str):
+                return self._added_pattern.sub(mark, value)
+            if isinstance(value, list):
+                return [walk(part) for part in value]
+            if isinstance(value, dict):
+                return {key: walk(part) for key, part in value.items()}
+            return value
+
+        return {key: value if key == "role" else walk(value) for key, value in message.items()}
+
+    def _encode(self, text: str, guard: str) -> list[int]:
+        """Tokenise piece by piece between special tokens, as the tokenizer itself does."""
+        token_ids: list[int] = []
+        start = 0
+        for match in self._added_pattern.finditer(text):
+            token_ids += self._encode_text(text[start : match.start()].replace(guard, ""))
+            token_ids.append(self._added_tokens[match.group()])
+            start = match.end()
+        return token_ids + self._encode_text(text[start:].replace(guard, ""))
+
+    @cached_property
+    def _encode_text(self) -> Callable[[str], list[int]]:
+        """Text -> ids by a tokenizer that knows no special token."""
+        description = json.loads(self._tokenizer.backend_tokenizer.to_str())
+        description["added_tokens"] = []
+        plain = Tokenizer.from_str(json.dumps(description))
+        return lambda text: list(plain.encode(text, add_special_tokens=False).ids) if text else []
+
+
+def _any_of(tokens: Mapping[str, int]) -> re.Pattern[str]:
+    longest_first = sorted(tokens, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)))
+
+
+def _guard_mark(messages: Sequence[Mapping[str, Any]]) -> str:
+    """A string that occurs nowhere in the messages: private-use characters, a random number."""
+    text = json.dumps(messages, ensure_ascii=False, default=str)
+    while True:
+        guard = f"\ue000{secrets.token_hex(8)}\ue000"
+        if guard not in text:
+            return guard
+
+
+def _opens_thinking(rendered: str) -> bool:
+    return rendered.rstrip().endswith("<think>")
+
+
+def _generation_defaults(model: str, revision: str | None) -> dict[str, Any]:
+    """The sampling parameters that the checkpoint recommends; greedy for `do_sample: false`."""
+    config = _read_json(model, "generation_config.json", revision)
+    names = (
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+    )
+    defaults = {name: config[name] for name in names if config.get(name) is not None}
+    if config.get("do_sample") is False:
+        defaults["temperature"] = 0.0
+    return defaults
+
+
+def _processor_template(model: str, revision: str | None) -> str | None:
+    """Older checkpoints keep the template in a file of its own."""
+    template: str | None = _read_json(model, "chat_template.json", revision).get("chat_template")
+    return template
+
+
+def _read_json(model: str, name: str, revision: str | None) -> dict[str, Any]:
+    path = cached_file(
+        model,
+        name,
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    content: dict[str, Any] = json.loads(Path(path).read_text()) if path else {}
+    return content

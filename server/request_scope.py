@@ -1,0 +1,52 @@
+"""The outermost layer: every request has an id, every exception becomes a well-formed answer."""
+
+import re
+import uuid
+
+import orjson
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.errors import describe_error
+
+REQUEST_ID_HEADER = "x-request-id"
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+
+
+class RequestScope:
+    """ASGI middleware. The id is the client's `x-request-id` if it is sane; answers carry it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        request_id = given if _SANE_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
+        scope.setdefault("state", {})["request_id"] = request_id
+        has_started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal has_started
+            if message["type"] == "http.response.start":
+                has_started = True
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            pass  # nobody is left to answer
+        except Exception as error:
+            if has_started:
+                raise
+            await error_response(error, request_id)(scope, receive, send_with_id)
+
+
+def error_response(error: Exception, request_id: str) -> Response:
+    answer = describe_error(error, request_id)
+    return Response(orjson.dumps(answer.body), answer.status, answer.headers, "application/json")

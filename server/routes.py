@@ -1,0 +1,57 @@
+"""The routes beside the chat: which model, is it alive, is it ready, its metrics."""
+
+import time
+from typing import Any
+
+from fastapi import APIRouter
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from server.errors import NotReady
+from server.state import ServerState
+
+
+def build_router(state: ServerState) -> APIRouter:
+    router = APIRouter()
+    started = int(time.time())
+
+    @router.get("/v1/models")
+    async def list_models() -> dict[str, Any]:
+        """Raises: NotReady while loading."""
+        backend = state.require_backend()
+        info = backend.engine.model_info
+        model = {
+            "id": info.name,
+            "object": "model",
+            "created": started,
+            "owned_by": "qwen3vl-serve",
+            "max_model_len": info.max_model_len,
+            "kind": backend.renderer.kind,
+            "random_weights": info.random_weights,
+        }
+        return {"object": "list", "data": [model]}
+
+    @router.get("/health")
+    async def check_health() -> dict[str, Any]:
+        """Liveness: 200 while loading, and as long as the engine lives."""
+        if state.load_failed:
+            raise NotReady("the model cannot be loaded", "load_failed")
+        if state.backend is None:
+            return {"status": "loading", "implementation": None}
+        await state.backend.engine.check_health()
+        info = state.backend.engine.model_info
+        return {"status": "ok", "implementation": info.implementation}
+
+    @router.get("/ready")
+    async def check_ready() -> dict[str, str]:
+        """Readiness: 200 if a chat request would be accepted and answered by our model."""
+        await state.check_ready()
+        return {"status": "ready"}
+
+    @router.get("/metrics")
+    async def render_metrics() -> Response:
+        text = generate_latest(state.metrics.registry)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return router

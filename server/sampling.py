@@ -1,0 +1,93 @@
+"""How tokens are drawn for a request: what it says, else the checkpoint's generation defaults."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from server.engine import SamplingOptions
+from server.errors import InvalidRequest
+from server.protocol import ChatCompletionRequest
+
+# what a checkpoint's generation_config.json may say about drawing, and the values that do nothing
+_NEUTRAL: Mapping[str, float] = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "repetition_penalty": 1.0,
+}
+
+
+def resolve_sampling(
+    request: ChatCompletionRequest, defaults: Mapping[str, Any], max_model_len: int
+) -> SamplingOptions:
+    """Everything but the room that the prompt leaves, which `fit_to_context` knows.
+
+    Args:
+        defaults: the checkpoint's generation_config.json.
+    Raises: InvalidRequest for several answers of greedy decoding: they would all be the same.
+    """
+    drawn = {name: _choose(request, defaults, name) for name in _NEUTRAL}
+    num_choices = request.n or 1
+    if num_choices > 1 and drawn["temperature"] == 0:
+        raise InvalidRequest(
+            f"`n` is {num_choices} but `temperature` is 0: every answer would be the same",
+            "invalid_value",
+            "n",
+        )
+    return SamplingOptions(
+        max_tokens=request.token_limit or max_model_len,
+        n=num_choices,
+        temperature=drawn["temperature"],
+        top_p=drawn["top_p"],
+        top_k=max(int(drawn["top_k"]), 0),
+        min_p=drawn["min_p"],
+        presence_penalty=drawn["presence_penalty"],
+        frequency_penalty=drawn["frequency_penalty"],
+        repetition_penalty=drawn["repetition_penalty"],
+        seed=request.seed,
+        stop=tuple(request.stop or ()),
+        min_tokens=request.min_tokens or 0,
+        ignore_eos=bool(request.ignore_eos),
+        logit_bias={int(token): bias for token, bias in (request.logit_bias or {}).items()},
+        num_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+    )
+
+
+def check_context(num_prompt_tokens: int, max_model_len: int) -> None:
+    """Raises: InvalidRequest if the prompt leaves no room for an answer."""
+    if num_prompt_tokens >= max_model_len:
+        raise InvalidRequest(
+            f"the prompt has {num_prompt_tokens} tokens; "
+            f"prompt and answer together may have {max_model_len}",
+            "context_length_exceeded",
+            "messages",
+        )
+
+
+def fit_to_context(
+    sampling: SamplingOptions, num_prompt_tokens: int, max_model_len: int
+) -> SamplingOptions:
+    """The options with `max_tokens` cut to what the prompt leaves.
+
+    An answer that is cut so says it: its finish_reason is `length`.
+    Raises: InvalidRequest if there is no room, or less than `min_tokens`.
+    """
+    check_context(num_prompt_tokens, max_model_len)
+    max_tokens = min(sampling.max_tokens, max_model_len - num_prompt_tokens)
+    if sampling.min_tokens > max_tokens:
+        raise InvalidRequest(
+            f"`min_tokens` is {sampling.min_tokens}, but the answer may have {max_tokens} tokens",
+            "invalid_value",
+            "min_tokens",
+        )
+    return replace(sampling, max_tokens=max_tokens)
+
+
+def _choose(request: ChatCompletionRequest, defaults: Mapping[str, Any], name: str) -> float:
+    for value in (getattr(request, name), defaults.get(name)):
+        if value is not None:
+            return float(value)
+    return _NEUTRAL[name]

@@ -1,0 +1,332 @@
+"""Every setting of the server in one frozen object: flags > environment > YAML file > defaults.
+
+The only file that reads the process environment. The command line calls `load_settings` once;
+everything else is handed the object, or a value from it.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from multimodal.options import MediaLimits
+
+ENV_PREFIX = "QWEN3VL_"
+ENV_DELIMITER = "__"
+_LIMITS = MediaLimits()
+_MIB = 1024**2
+
+
+class SettingsError(Exception):
+    """The settings are wrong; the message names each variable or key and what it should be."""
+
+
+def _count_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _split_commas(value: object) -> object:
+    """Environment variables hold lists as `a,b`."""
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ServerSettings(_Group):
+    """The HTTP side."""
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
+    )
+    max_body_bytes: int = Field(
+        default=64 * _MIB,
+        ge=1024,
+        le=4096 * _MIB,
+        description="Largest request body, data URLs included.",
+    )
+    max_concurrent_requests: int = Field(
+        default=256,
+        ge=1,
+        le=65536,
+        description="Requests accepted at once, waiting or running; one more gets a 503 at once.",
+    )
+    shutdown_timeout_s: float = Field(
+        default=30.0,
+        ge=0,
+        le=3600,
+        description="Seconds that accepted requests get to finish at shutdown.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe log lines that are written."
+    )
+
+
+class MediaSettings(_Group):
+    """What a request may ask of the media path."""
+
+    max_image_bytes: int = Field(
+        default=_LIMITS.max_image_bytes, ge=1, description="Largest encoded image or frame."
+    )
+    max_video_bytes: int = Field(
+        default=_LIMITS.max_video_bytes,
+        ge=1,
+        description="Largest encoded video file, or list of frames.",
+    )
+    max_request_bytes: int = Field(
+        default=512 * _MIB, ge=1, description="Encoded bytes of all media of one request together."
+    )
+    max_decoded_bytes: int = Field(
+        default=_LIMITS.max_decoded_bytes,
+        ge=1,
+        description="Raw RGB bytes that one request may make the server hold.",
+    )
+    max_source_pixels: int = Field(
+        default=_LIMITS.max_source_pixels,
+        ge=1,
+        description="Width * height of an encoded image or frame.",
+    )
+    max_aspect_ratio: float = Field(
+        default=_LIMITS.max_aspect_ratio, ge=1, le=200, description="Longer side / shorter side."
+    )
+    max_pixels: int = Field(
+        default=_LIMITS.max_pixels, ge=1024, description="Ceiling for `max_pixels` of a request."
+    )
+    max_total_pixels: int = Field(
+        default=_LIMITS.max_total_pixels,
+        ge=1024,
+        description="Ceiling for `total_pixels` of a request (frames * height * width / 2).",
+    )
+    max_fps: float = Field(
+        default=_LIMITS.max_fps, gt=0, description="Ceiling for `fps` of a request."
+    )
+    max_frames: int = Field(
+        default=_LIMITS.max_frames, ge=2, description="Frames of one video after sampling."
+    )
+    max_video_duration_s: float = Field(
+        default=_LIMITS.max_video_duration_s,
+        gt=0,
+        description="Longest video, in seconds of video time.",
+    )
+    video_timeout_s: float = Field(
+        default=_LIMITS.video_timeout_s,
+        gt=0,
+        description="Seconds that decoding one video may take.",
+    )
+    max_video_worker_bytes: int = Field(
+        default=_LIMITS.max_video_worker_bytes,
+        ge=256 * _MIB,
+        description="Address space of one process that decodes videos.",
+    )
+    max_items_per_request: int = Field(
+        default=64, ge=0, le=4096, description="Images and videos in one request."
+    )
+    http_allowed: bool = Field(default=False, description="Fetch http:// URLs as well as https://.")
+    allowed_domains: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], NoDecode, BeforeValidator(_split_commas)
+    ] = Field(
+        default=(),
+        description="Host names that media are fetched from, separated by commas; "
+        "`*.example.com` is every name below. Empty: any host with a public address.",
+    )
+    connect_timeout_s: float = Field(
+        default=5.0, gt=0, le=300, description="Seconds for one connection to a media host."
+    )
+    fetch_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="Seconds for fetching one media URL, redirects included.",
+    )
+    max_redirects: int = Field(
+        default=3, ge=0, le=10, description="Redirects followed for one media URL."
+    )
+    max_parallel_fetches: int = Field(
+        default=32, ge=1, le=1024, description="Media URLs fetched at once, over all requests."
+    )
+    num_workers: int = Field(
+        default_factory=_count_cores,
+        ge=1,
+        le=1024,
+        description="Threads that decode and resize. Default: the CPU cores of this process.",
+    )
+
+    @property
+    def limits(self) -> MediaLimits:
+        """The ceilings that `multimodal` checks."""
+        names = MediaLimits.__dataclass_fields__
+        return MediaLimits(**{name: getattr(self, name) for name in names})
+
+
+class EngineSettings(_Group):
+    """The model and the engine that runs it. `None` leaves the choice to the profile."""
+
+    model: str = Field(
+        default="demo",
+        min_length=1,
+        description="Local folder or Hugging Face name; `demo` is embedded.",
+    )
+    revision: str | None = Field(default=None, description="Branch, tag or commit on Hugging Face.")
+    served_model_name: str | None = Field(
+        default=None, min_length=1, description="Name that requests use; default: `model`."
+    )
+    profile: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Set of engine defaults; `auto` looks for a GPU."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="Type of weights and activations."
+    )
+    max_model_len: int | None = Field(
+        default=None, ge=16, description="Most tokens of prompt and answer together."
+    )
+    max_num_seqs: int | None = Field(
+        default=None, ge=1, description="Sequences in one engine step."
+    )
+    max_num_batched_tokens: int | None = Field(
+        default=None, ge=1, description="Tokens in one engine step."
+    )
+    kv_cache_bytes: int | None = Field(default=None, ge=1, description="Memory for the KV cache.")
+    gpu_memory_utilization: float | None = Field(
+        default=None, gt=0, le=1, description="Share of GPU memory that the engine may use."
+    )
+    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs that share each layer.")
+    enable_expert_parallel: bool = Field(
+        default=False, description="Spread whole experts over the GPUs (MoE checkpoints)."
+    )
+    enforce_eager: bool | None = Field(default=None, description="Run without compiled graphs.")
+    seed: int = Field(default=0, ge=0, description="Seed of the engine's random numbers.")
+
+
+class Settings(BaseSettings):
+    """All settings. Tests build it directly; a process calls `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=ENV_DELIMITER,
+        extra="forbid",
+        frozen=True,
+    )
+
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    media: MediaSettings = Field(default_factory=MediaSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings
+
+
+def load_settings(config_path: Path | None, overrides: Mapping[str, Any]) -> Settings:
+    """Read all sources and check every name in them.
+
+    Args:
+        config_path: YAML file with the groups as its top-level keys; None for no file.
+        overrides: nested like the file, `{"server": {"port": 9000}}`; wins over everything else.
+    Raises: SettingsError naming every unknown or wrong variable, key and value.
+    """
+    _refuse_unknown_variables(os.environ)
+    file_values = _read_yaml(config_path) if config_path is not None else {}
+
+    class LayeredSettings(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, file_values)
+
+    try:
+        return LayeredSettings(**overrides)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_describe_faults(error))) from error
+
+
+def render_settings_table() -> str:
+    """The settings as a markdown table, for the README: name, variable, default, meaning."""
+    rows = ["| Setting | Environment variable | Default | Meaning |", "|---|---|---|---|"]
+    for name, field in _iterate_fields():
+        rows.append(
+            f"| `{name}` | `{_variable_name(name)}` | {_describe_default(field)} "
+            f"| {field.description} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def _iterate_fields() -> Iterator[tuple[str, FieldInfo]]:
+    """(`group.field`, its definition) of every setting, in order."""
+    for group_name, group in Settings.model_fields.items():
+        assert isinstance(group.annotation, type) and issubclass(group.annotation, _Group)
+        for name, field in group.annotation.model_fields.items():
+            yield f"{group_name}.{name}", field
+
+
+def _variable_name(name: str) -> str:
+    return ENV_PREFIX + name.replace(".", ENV_DELIMITER).upper()
+
+
+def _describe_default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "CPU cores"  # the one default that depends on the machine
+    if field.default is None or field.default == ():
+        return "-"
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    """pydantic-settings itself passes over a variable whose group it does not know."""
+    known = {_variable_name(name) for name, _ in _iterate_fields()}
+    given = {name for name in environ if name.upper().startswith(ENV_PREFIX)}
+    unknown = sorted(name for name in given if name.upper() not in known)
+    if unknown:
+        raise SettingsError(f"unknown environment variables: {', '.join(unknown)}")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path}: cannot be read as YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: must hold the groups {', '.join(Settings.model_fields)}")
+    return content
+
+
+def _describe_faults(error: ValidationError) -> Iterator[str]:
+    """One line per fault: `server.port (QWEN3VL_SERVER__PORT): ... (given: 99999)`."""
+    known = {name for name, _ in _iterate_fields()}
+    for fault in error.errors(include_url=False):
+        name = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            yield f"{name}: unknown setting"
+        else:
+            variable = f" ({_variable_name(name)})" if name in known else ""
+            yield f"{name}{variable}: {fault['msg']} (given: {fault['input']!r})"

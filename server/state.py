@@ -1,0 +1,106 @@
+"""What the process is serving right now, and whether it takes requests."""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from server.engine import Engine
+from server.errors import NotReady, Overloaded
+from server.media_fetch import MediaFetcher
+from server.metrics import metrics_of
+from server.settings import Settings
+
+if TYPE_CHECKING:  # both import transformers, which takes seconds
+    from multimodal.pipeline import MediaPipeline
+    from server.prompt import PromptRenderer
+
+logger = logging.getLogger(__name__)
+
+OWN_MODELS = "model_executor."
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Everything that answers a request, once the model is loaded."""
+
+    engine: Engine
+    renderer: "PromptRenderer"
+    pipeline: "MediaPipeline"
+    fetcher: MediaFetcher
+
+    async def close(self) -> None:
+        await self.fetcher.close()
+        await self.pipeline.close()
+        await self.engine.shutdown()
+
+
+class ServerState:
+    """The life of the server: loading -> ready -> draining.
+
+    Attributes:
+        backend: None while the model is loading.
+        load_failed: the model could not be loaded; the process should exit.
+        is_draining: no further requests are accepted.
+    """
+
+    def __init__(self, settings: Settings, registry: CollectorRegistry = REGISTRY) -> None:
+        self.settings = settings
+        self.metrics = metrics_of(registry)
+        self.backend: Backend | None = None
+        self.load_failed = False
+        self.is_draining = False
+        self._num_accepted = 0
+
+    async def load(self, load_backend: Callable[[], Awaitable[Backend]]) -> None:
+        """Become ready. A failure is logged and kept: `/health` reports it."""
+        try:
+            self.backend = await load_backend()
+        except Exception:
+            self.load_failed = True
+            logger.exception("the model cannot be loaded")
+
+    def drain(self) -> None:
+        """Refuse further requests; those accepted go on."""
+        self.is_draining = True
+
+    async def close(self) -> None:
+        if self.backend is not None:
+            await self.backend.close()
+
+    def require_backend(self) -> Backend:
+        """Raises: NotReady."""
+        if self.backend is None:
+            raise NotReady("the model is not loaded", "not_ready")
+        return self.backend
+
+    def require_capacity(self) -> None:
+        """Raises: NotReady, Overloaded."""
+        self.require_backend()
+        if self.is_draining:
+            raise NotReady("the server is shutting down", "shutting_down")
+        limit = self.settings.server.max_concurrent_requests
+        if self._num_accepted >= limit:
+            raise Overloaded(f"{limit} requests are being served already", "overloaded")
+
+    @contextmanager
+    def accept(self) -> Iterator[Backend]:
+        """A place among the requests being served. Raises: NotReady, Overloaded, at once."""
+        self.require_capacity()
+        self._num_accepted += 1
+        try:
+            yield self.require_backend()
+        finally:
+            self._num_accepted -= 1
+
+    async def check_ready(self) -> None:
+        """Raises: NotReady; EngineDead."""
+        backend = self.require_backend()
+        if self.is_draining:
+            raise NotReady("the server is shutting down", "shutting_down")
+        if not backend.engine.model_info.implementation.startswith(OWN_MODELS):
+            raise NotReady("the engine runs another model class than this server's", "wrong_model")
+        await backend.engine.check_health()

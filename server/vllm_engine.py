@@ -1,0 +1,247 @@
+"""The `Engine` over vLLM's AsyncLLM. The only file of the API process that imports vLLM."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMValidationError
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from multimodal.vllm_input import engine_input
+from server.engine import (
+    EngineDead,
+    EngineRequest,
+    FinishReason,
+    GenerationChunk,
+    InvalidSampling,
+    ModelInfo,
+    SamplingOptions,
+    TokenLogprob,
+)
+from server.settings import EngineSettings
+
+_GIB = 1024**3
+_RANDOM_WEIGHTS_KEY = "qwen3vl_serve_random_weights"  # written by demo.random_checkpoint
+_FIT_MEMORY = -1  # vLLM: the longest context that the KV cache holds
+
+
+@dataclass(frozen=True, slots=True)
+class CpuProfile:
+    """Engine defaults on a CPU: no compilation, small batches, a KV cache of stated size.
+
+    vLLM would claim 92 % of the memory; a quarter of what is free, at most 8 GiB, leaves room.
+    """
+
+    max_num_seqs: int = 32
+    max_num_batched_tokens: int = 2048
+    max_kv_cache_bytes: int = 8 * _GIB
+
+    def kv_cache_bytes(self) -> int:
+        available: int = psutil.virtual_memory().available
+        return min(available // 4, self.max_kv_cache_bytes)
+
+
+class VllmEngine:
+    """A running AsyncLLM. Build it with `start_engine`."""
+
+    def __init__(self, llm: AsyncLLM, model_info: ModelInfo) -> None:
+        self._llm = llm
+        self._model_info = model_info
+
+    @property
+    def model_info(self) -> ModelInfo:
+        return self._model_info
+
+    async def generate(self, request: EngineRequest) -> AsyncIterator[GenerationChunk]:
+        prompt = engine_input(request.prompt_token_ids, request.items)
+        outputs = self._llm.generate(prompt, _sampling_params(request.sampling), request.request_id)
+        try:
+            async with aclosing(outputs):  # closing it aborts the request in the engine
+                async for output in outputs:
+                    for chunk in _chunks(output, request.sampling.num_logprobs or 0):
+                        yield chunk
+        except VLLMValidationError as error:
+            raise InvalidSampling(str(error)) from error
+        except EngineDeadError as error:
+            raise EngineDead("the engine has stopped") from error
+
+    async def check_health(self) -> None:
+        try:
+            await self._llm.check_health()
+        except EngineDeadError as error:
+            raise EngineDead("the engine has stopped") from error
+
+    async def shutdown(self) -> None:
+        await asyncio.to_thread(self._llm.shutdown)
+
+
+def starts_by_fork(settings: EngineSettings) -> bool:
+    """Whether the engine process is a fork of this one, which must then hold no sockets yet."""
+    return _is_cpu(settings) and settings.tensor_parallel_size == 1
+
+
+async def start_engine(model: str, settings: EngineSettings) -> VllmEngine:
+    """Start the engine and wait until it answers; call it inside the event loop.
+
+    Raises: RuntimeError if the model class in use is not ours; whatever vLLM raises for a model or
+        settings that it cannot start.
+    """
+    args = _engine_args(model, settings)
+    if starts_by_fork(settings):
+        llm = _start_in_one_process(args)
+    else:
+        llm = await asyncio.to_thread(AsyncLLM.from_engine_args, args)
+    try:
+        implementation = (await llm.collective_rpc("describe_model"))[0]
+        if not implementation.startswith("model_executor."):
+            raise RuntimeError(
+                f"vLLM runs {implementation} instead of this project's model; is the plugin "
+                "disabled by VLLM_PLUGINS?"
+            )
+    except BaseException:
+        await asyncio.to_thread(llm.shutdown)
+        raise
+    model_info = ModelInfo(
+        name=settings.served_model_name or settings.model,
+        max_model_len=llm.model_config.max_model_len,
+        implementation=implementation,
+        random_weights=_has_random_weights(model),
+    )
+    return VllmEngine(llm, model_info)
+
+
+def _is_cpu(settings: EngineSettings) -> bool:
+    if settings.profile == "auto":
+        return bool(current_platform.is_cpu())
+    return settings.profile == "cpu"
+
+
+def _engine_args(model: str, settings: EngineSettings) -> AsyncEngineArgs:
+    args: dict[str, Any] = {
+        "model": model,
+        "revision": settings.revision,
+        "served_model_name": settings.served_model_name,
+        "dtype": settings.dtype,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.max_num_seqs,
+        "max_num_batched_tokens": settings.max_num_batched_tokens,
+        "kv_cache_memory_bytes": settings.kv_cache_bytes,
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "enable_expert_parallel": settings.enable_expert_parallel,
+        "enforce_eager": settings.enforce_eager,
+        "seed": settings.seed,
+    }
+    if _is_cpu(settings):
+        profile = CpuProfile()
+        args["max_model_len"] = settings.max_model_len or _FIT_MEMORY
+        args["max_num_seqs"] = settings.max_num_seqs or profile.max_num_seqs
+        args["max_num_batched_tokens"] = (
+            settings.max_num_batched_tokens or profile.max_num_batched_tokens
+        )
+        args["kv_cache_memory_bytes"] = settings.kv_cache_bytes or profile.kv_cache_bytes()
+        args["enforce_eager"] = settings.enforce_eager is not False
+    return AsyncEngineArgs(
+        **{name: value for name, value in args.items() if value is not None},
+        # Items carry our own keys; vLLM's processor cache would mirror them in two processes.
+        mm_processor_cache_gb=0,
+        worker_extension_cls="model_executor.worker_extension.WorkerExtension",
+    )
+
+
+def _start_in_one_process(args: AsyncEngineArgs) -> AsyncLLM:
+    """Start the engine as one forked process instead of two spawned ones.
+
+    On a CPU vLLM spawns the engine core, which spawns a worker: each imports vLLM again, which is
+    most of its start-up time. With one worker, the engine core can run it itself (`uni`), and a
+    fork has vLLM imported already. vLLM reads both choices from the environment.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # lets the `uni` executor stand
+    config = args.create_engine_config()
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"  # vLLM's CPU platform has set `spawn`
+    return AsyncLLM.from_vllm_config(config)
+
+
+def _has_random_weights(model: str) -> bool:
+    config = Path(model) / "config.json"
+    return config.is_file() and bool(json.loads(config.read_text()).get(_RANDOM_WEIGHTS_KEY))
+
+
+def _sampling_params(options: SamplingOptions) -> SamplingParams:
+    try:
+        return SamplingParams(
+            n=options.n,
+            max_tokens=options.max_tokens,
+            min_tokens=options.min_tokens,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            top_k=options.top_k,
+            min_p=options.min_p,
+            presence_penalty=options.presence_penalty,
+            frequency_penalty=options.frequency_penalty,
+            repetition_penalty=options.repetition_penalty,
+            seed=options.seed,
+            stop=list(options.stop),
+            ignore_eos=options.ignore_eos,
+            logit_bias=dict(options.logit_bias) or None,
+            logprobs=options.num_logprobs,
+            output_kind=RequestOutputKind.DELTA,
+        )
+    except ValueError as error:  # vLLM's own bounds
+        raise InvalidSampling(str(error)) from error
+
+
+def _chunks(output: RequestOutput, num_top: int) -> list[GenerationChunk]:
+    return [
+        GenerationChunk(
+            index=choice.index,
+            text=choice.text,
+            token_ids=tuple(choice.token_ids),
+            logprobs=_logprobs(choice, num_top),
+            finish_reason=_finish_reason(choice.finish_reason),
+            num_cached_tokens=output.num_cached_tokens or 0,
+        )
+        for choice in output.outputs
+    ]
+
+
+def _finish_reason(reason: str | None) -> FinishReason | None:
+    known: dict[str, FinishReason] = {
+        "stop": "stop",
+        "length": "length",
+        "abort": "abort",
+        "repetition": "stop",
+    }
+    return None if reason is None else known.get(reason, "error")
+
+
+def _logprobs(choice: CompletionOutput, num_top: int) -> tuple[TokenLogprob, ...]:
+    """vLLM gives one dict per token: the drawn token and the `num_top` most likely."""
+    logprobs = []
+    for drawn_id, candidates in zip(choice.token_ids, choice.logprobs or (), strict=False):
+        tokens = {
+            token_id: TokenLogprob(token_id, entry.decoded_token or "", entry.logprob)
+            for token_id, entry in candidates.items()
+        }
+        ranks = {token_id: entry.rank or 0 for token_id, entry in candidates.items()}
+        top = [
+            token_id
+            for token_id in sorted(ranks, key=ranks.__getitem__)
+            if ranks[token_id] <= num_top
+        ]
+        logprobs.append(replace(tokens[drawn_id], top=tuple(tokens[token_id] for token_id in top)))
+    return tuple(logprobs)

@@ -1,0 +1,155 @@
+"""Stand-ins for what surrounds the engine, and the application built on them."""
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import torch
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from multimodal.errors import MediaCorrupt
+from multimodal.items import FramesRef, ImageRef, LoadedMedia, MediaRef, PlacedItem, VisualItem
+from multimodal.layout import ExpandedPrompt
+from server.app import create_app
+from server.prompt import RenderedPrompt
+from server.settings import Settings
+from server.state import Backend, ServerState
+from tests.fake_engine import FakeEngine
+
+TOKENS_PER_ITEM = 4
+IMAGE_URL = "data:image/png;base64," + base64.b64encode(b"an image").decode()
+CORRUPT_URL = "data:image/png;base64," + base64.b64encode(b"corrupt").decode()
+VIDEO_URL = "data:video/mp4;base64," + base64.b64encode(b"a video").decode()
+
+
+class FakeRenderer:
+    """One token per word of text and one per media part."""
+
+    def __init__(
+        self, kind: str = "instruct", *, starts_in_reasoning: bool = False, may_reason: bool = False
+    ) -> None:
+        self.kind = kind
+        self.generation_defaults: dict[str, Any] = {}
+        self.calls: list[tuple[list[dict[str, Any]], bool | None]] = []
+        self._flags = {"starts_in_reasoning": starts_in_reasoning, "may_reason": may_reason}
+
+    def render(
+        self, messages: list[dict[str, Any]], *, enable_thinking: bool | None
+    ) -> RenderedPrompt:
+        self.calls.append((messages, enable_thinking))
+        num_tokens = sum(_count_words(message["content"]) for message in messages)
+        return RenderedPrompt(token_ids=tuple(range(num_tokens)), **self._flags)
+
+    def expand(self, rendered: RenderedPrompt, media: Sequence[LoadedMedia]) -> ExpandedPrompt:
+        items = [item for loaded in media for item in loaded.items]
+        placed = tuple(
+            PlacedItem(item, offset=index * TOKENS_PER_ITEM, num_tokens=TOKENS_PER_ITEM)
+            for index, item in enumerate(items)
+        )
+        num_added = len(items) * TOKENS_PER_ITEM - len(media)
+        return ExpandedPrompt((*rendered.token_ids, *range(num_added)), placed)
+
+
+class FakePipeline:
+    """An image becomes one item, a video two; the bytes `corrupt` are refused."""
+
+    def __init__(self) -> None:
+        self.refs: list[MediaRef] = []
+
+    async def load(self, refs: Sequence[MediaRef]) -> list[LoadedMedia]:
+        self.refs.extend(refs)
+        return [self._load(ref) for ref in refs]
+
+    async def close(self) -> None:
+        pass
+
+    def _load(self, ref: MediaRef) -> LoadedMedia:
+        if not isinstance(ref, FramesRef) and ref.data == b"corrupt":
+            raise MediaCorrupt("the image cannot be decoded", "image_corrupt", ref.param)
+        patches = torch.zeros(16, 768, dtype=torch.uint8)
+        if isinstance(ref, ImageRef):
+            return LoadedMedia("image", (VisualItem("image", "0" * 64, 4, 4, patches),))
+        items = tuple(VisualItem("video", digit * 64, 4, 4, patches) for digit in "12")
+        return LoadedMedia("video", items, (0.2, 1.2))
+
+
+class FakeFetcher:
+    """Answers every URL with the same bytes."""
+
+    def __init__(self, body: bytes = b"fetched") -> None:
+        self.body = body
+        self.urls: list[str] = []
+
+    async def fetch(self, url: str, *, max_bytes: int, param: str) -> bytes:
+        self.urls.append(url)
+        return self.body
+
+    async def close(self) -> None:
+        pass
+
+
+class Server:
+    """The application on fakes, and the fakes."""
+
+    def __init__(
+        self,
+        *script: Any,
+        renderer: FakeRenderer | None = None,
+        settings: Settings | None = None,
+        is_loaded: bool = True,
+        **info: Any,
+    ) -> None:
+        self.engine = FakeEngine(script, **info)
+        self.renderer = renderer or FakeRenderer()
+        self.pipeline = FakePipeline()
+        self.fetcher = FakeFetcher()
+        self.state = ServerState(settings or Settings(), CollectorRegistry())
+        if is_loaded:
+            self.state.backend = self.backend
+        self.app: FastAPI = create_app(self.state)
+
+    @property
+    def backend(self) -> Backend:
+        return Backend(self.engine, self.renderer, self.pipeline, self.fetcher)
+
+    async def post(self, content: Any = "hi", **fields: Any) -> httpx.Response:
+        """A chat request with one user message, or with any `messages`."""
+        return await self.request("POST", "/v1/chat/completions", json=make_body(content, **fields))
+
+    async def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        transport = httpx.ASGITransport(self.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            return await client.request(method, path, **options)
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        return self.state.metrics.registry.get_sample_value(name, labels)
+
+
+def make_body(content: Any = "hi", **fields: Any) -> dict[str, Any]:
+    return {"model": "qwen", "messages": [{"role": "user", "content": content}], **fields}
+
+
+def image_part(url: str = IMAGE_URL, **options: Any) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, **options}}
+
+
+def video_part(url: str = VIDEO_URL, **options: Any) -> dict[str, Any]:
+    return {"type": "video_url", "video_url": {"url": url, **options}}
+
+
+def assert_error(response: httpx.Response, status: int, code: str, param: str | None = None) -> str:
+    """Check OpenAI's error body; return the message."""
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["code"], error["param"]) == (code, param)
+    assert error["type"] == ("invalid_request_error" if status < 500 else "server_error")
+    return error["message"]
+
+
+def _count_words(content: str | list[dict[str, str]]) -> int:
+    if isinstance(content, str):
+        return len(content.split())
+    return sum(len(part.get("text", "one-token").split()) for part in content)

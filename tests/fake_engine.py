@@ -1,0 +1,66 @@
+"""An engine without a model: it plays a script and keeps what it was asked."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+from server.engine import EngineDead, EngineRequest, GenerationChunk, ModelInfo
+
+Step = GenerationChunk | Exception | asyncio.Event
+
+OWN_MODEL = "model_executor.qwen3_vl.model.Qwen3VLForConditionalGeneration"
+
+
+def make_chunk(
+    text: str, *, index: int = 0, finish: str | None = None, **fields
+) -> GenerationChunk:
+    """A chunk with one token per word, unless `token_ids` are given."""
+    fields.setdefault("token_ids", tuple(range(len(text.split()))))
+    return GenerationChunk(index=index, text=text, finish_reason=finish, **fields)
+
+
+class FakeEngine:
+    """Plays `script` for each request: yields chunks, raises exceptions, waits for events.
+
+    Attributes:
+        requests: what was asked for, in order.
+        aborted: ids of the requests whose iterator was closed before the script's end.
+        is_dead: `check_health` raises.
+    """
+
+    def __init__(self, script: Sequence[Step] = (), **info) -> None:
+        self.script = list(script) or [make_chunk("A cat."), make_chunk("", finish="stop")]
+        self.requests: list[EngineRequest] = []
+        self.aborted: list[str] = []
+        self.is_dead = False
+        self.has_started = asyncio.Event()
+        self._info = ModelInfo(
+            **{"name": "qwen", "max_model_len": 100, "implementation": OWN_MODEL, **info}
+        )
+
+    @property
+    def model_info(self) -> ModelInfo:
+        return self._info
+
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[GenerationChunk, None]:
+        self.requests.append(request)
+        self.has_started.set()
+        is_done = False
+        try:
+            for step in self.script:
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, asyncio.Event):
+                    await step.wait()
+                else:
+                    yield step
+            is_done = True
+        finally:
+            if not is_done:
+                self.aborted.append(request.request_id)
+
+    async def check_health(self) -> None:
+        if self.is_dead:
+            raise EngineDead
+
+    async def shutdown(self) -> None:
+        pass

@@ -1,0 +1,259 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from media_files import encode, exif_with_orientation, gradient
+from PIL import Image, ImageOps
+
+from multimodal.errors import MediaCorrupt, MediaError, MediaTooLarge, UnsupportedMedia
+from multimodal.image import ImageHeader, decode_image, probe_image, rgb_pixels
+from multimodal.options import MediaLimits
+
+LIMITS = MediaLimits()
+LOSSLESS = {"WEBP": {"lossless": True}}
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = zlib.crc32(kind + data)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds no pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"")
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "BMP", "TIFF"])
+def test_lossless_formats_decode_exactly(format: str) -> None:
+    pixels = gradient(40, 30)
+    data = encode(pixels, format, **LOSSLESS.get(format, {}))
+    decoded = decode_image(data, LIMITS)
+    assert decoded.dtype == np.uint8
+    assert decoded.flags.c_contiguous and decoded.flags.writeable
+    assert np.array_equal(decoded, pixels)
+    assert probe_image(data) == ImageHeader(format, 40, 30)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "AVIF", "GIF"])
+def test_lossy_formats_decode_closely(format: str) -> None:
+    pixels = gradient(40, 30)
+    data = encode(pixels, format, **({} if format == "GIF" else {"quality": 95}))
+    difference = np.abs(decode_image(data, LIMITS).astype(int) - pixels.astype(int))
+    assert difference.mean() < 6
+    assert probe_image(data) == ImageHeader(format, 40, 30)
+
+
+def test_multi_picture_jpeg_gives_its_first_picture() -> None:
+    first = Image.fromarray(gradient(40, 30))
+    second = Image.new("RGB", (40, 30))
+    data = encode(first, "MPO", save_all=True, append_images=[second], quality=95)
+    assert probe_image(data) == ImageHeader("JPEG", 40, 30)
+    assert np.abs(decode_image(data, LIMITS).astype(int) - gradient(40, 30)).mean() < 6
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_animation_gives_its_first_frame(format: str) -> None:
+    red, blue = (Image.new("RGB", (32, 16), color) for color in ("red", "blue"))
+    decoded = decode_image(encode(red, format, save_all=True, append_images=[blue]), LIMITS)
+    assert decoded.shape == (16, 32, 3)
+    assert np.abs(decoded.astype(int) - (255, 0, 0)).max() < 12
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF", "JPEG", "AVIF"])
+def test_exif_orientation_is_applied(format: str, orientation: int) -> None:
+    options = {"exif": exif_with_orientation(orientation), **LOSSLESS.get(format, {})}
+    data = encode(gradient(40, 30), format, **options)
+    upright = Image.fromarray(gradient(40, 30))
+    upright.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(upright))
+    decoded = decode_image(data, LIMITS)
+    assert decoded.shape == expected.shape
+    tolerance = 6 if format in ("JPEG", "AVIF") else 0
+    assert np.abs(decoded.astype(int) - expected.astype(int)).mean() <= tolerance
+    header = probe_image(data)
+    assert (header.height, header.width) == expected.shape[:2]
+
+
+def test_orientation_behind_the_pixels_of_a_png_is_applied() -> None:
+    data = encode(gradient(40, 30), "PNG")
+    end = data.index(b"IEND") - 4
+    late = png_chunk(b"eXIf", exif_with_orientation(6).tobytes().removeprefix(b"Exif\0\0"))
+    rotated = data[:end] + late + data[end:]
+    assert probe_image(rotated) == ImageHeader("PNG", 30, 40)
+    assert np.array_equal(decode_image(rotated, LIMITS), np.rot90(gradient(40, 30), -1))
+
+
+def test_damaged_exif_is_ignored() -> None:
+    data = encode(gradient(40, 30), "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    assert probe_image(data) == ImageHeader("PNG", 40, 30)
+
+
+def rgba_image(alpha: int) -> Image.Image:
+    return Image.new("RGBA", (8, 4), (200, 100, 0, alpha))
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF", "AVIF"])
+def test_transparency_is_composited_on_white(format: str) -> None:
+    data = encode(rgba_image(0), format, **LOSSLESS.get(format, {}))
+    assert (decode_image(data, LIMITS) == 255).all()
+
+
+def test_half_transparency_is_mixed_with_white() -> None:
+    decoded = decode_image(encode(rgba_image(128)), LIMITS)
+    assert np.abs(decoded.astype(int) - (227, 177, 127)).max() <= 1
+
+
+def test_grey_with_alpha_is_composited_on_white() -> None:
+    image = Image.new("LA", (8, 4), (10, 0))
+    assert (decode_image(encode(image), LIMITS) == 255).all()
+
+
+def test_transparent_palette_index_becomes_white() -> None:
+    image = Image.new("P", (8, 4), 1)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    for format in ("PNG", "GIF"):
+        assert (decode_image(encode(image, format, transparency=1), LIMITS) == 255).all()
+
+
+def test_transparent_color_of_an_rgb_png_becomes_white() -> None:
+    image = Image.new("RGB", (8, 4), (1, 2, 3))
+    assert (decode_image(encode(image, transparency=(1, 2, 3)), LIMITS) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "premultiplied", "expected"),
+    [("RGBa", (100, 50, 0, 128), (227, 177, 127)), ("La", (100, 128), (227, 227, 227))],
+)
+def test_premultiplied_alpha_is_composited_on_white(
+    mode: str, premultiplied: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    decoded = rgb_pixels(Image.new(mode, (8, 4), premultiplied))
+    assert np.abs(decoded.astype(int) - expected).max() <= 1
+
+
+def test_palette_with_alpha_is_composited_on_white() -> None:
+    image = Image.new("PA", (8, 4), (0, 0))
+    assert (rgb_pixels(image) == 255).all()
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_is_scaled_not_clipped(format: str) -> None:
+    levels = np.array([[0, 257, 32768, 65535]], np.uint16)
+    decoded = decode_image(encode(Image.fromarray(levels), format), LIMITS)
+    assert decoded[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert (decoded[..., :1] == decoded).all()
+
+
+def test_one_bit_image_is_black_and_white() -> None:
+    image = Image.new("1", (8, 4), 0)
+    image.putpixel((0, 0), 1)
+    decoded = decode_image(encode(image), LIMITS)
+    assert decoded[0, 0].tolist() == [255, 255, 255]
+    assert decoded[0, 1].tolist() == [0, 0, 0]
+
+
+def test_palette_image_is_looked_up() -> None:
+    image = Image.new("P", (8, 4), 1)
+    image.putpalette([0, 0, 0, 9, 8, 7])
+    assert (decode_image(encode(image), LIMITS) == (9, 8, 7)).all()
+
+
+def test_grey_image_has_three_equal_channels() -> None:
+    assert (decode_image(encode(Image.new("L", (8, 4), 77)), LIMITS) == 77).all()
+
+
+@pytest.mark.parametrize("format", ["JPEG", "TIFF"])
+def test_cmyk_is_converted(format: str) -> None:
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    decoded = decode_image(encode(image, format), LIMITS)
+    assert np.abs(decoded.astype(int) - (255, 0, 0)).max() < 6
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_32_bit_channels_are_unsupported(mode: str) -> None:
+    with pytest.raises(UnsupportedMedia, match="32 bits"):
+        decode_image(encode(Image.new(mode, (8, 4)), "TIFF"), LIMITS)
+
+
+@pytest.mark.parametrize("format", ["PPM", "ICO", "TGA", "JPEG2000", "EPS", "PDF"])
+def test_formats_outside_the_list_are_unsupported(format: str) -> None:
+    data = encode(gradient(32, 32), format)
+    for read in (probe_image, lambda data: decode_image(data, LIMITS)):
+        with pytest.raises(UnsupportedMedia) as error:
+            read(data)
+        assert error.value.code == "unsupported_image"
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00", b"hello, world" * 10, b"<svg></svg>"])
+def test_bytes_that_are_no_image_are_unsupported(data: bytes) -> None:
+    with pytest.raises(UnsupportedMedia):
+        probe_image(data)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_truncated_image_is_refused_at_every_length(format: str) -> None:
+    rng = np.random.default_rng(0)
+    data = encode(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), format)
+    for cut in range(0, len(data) // 2, max(1, len(data) // 40)):
+        with pytest.raises((MediaCorrupt, UnsupportedMedia)):
+            decode_image(data[:cut], LIMITS)
+
+
+def test_jpeg_cut_in_its_pixels_is_corrupt() -> None:
+    data = encode(gradient(200, 200), "JPEG")
+    with pytest.raises(MediaCorrupt) as error:
+        decode_image(data[: len(data) * 2 // 3], LIMITS)
+    assert error.value.message == "the image cannot be decoded"
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_damaged_bytes_raise_nothing_but_media_errors(format: str) -> None:
+    data = encode(gradient(48, 48), format)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        damaged = bytearray(data)
+        for position in rng.integers(0, len(data), 8):
+            damaged[position] = rng.integers(0, 256)
+        try:
+            decode_image(bytes(damaged), LIMITS)
+        except MediaError as error:
+            assert error.message in (
+                "the image cannot be decoded",
+                "the image has too many pixels",
+            ) or error.code in (
+                "unsupported_image",
+                "too_many_source_pixels",
+                "aspect_ratio_too_large",
+            )
+
+
+def test_bomb_is_refused_on_its_header() -> None:
+    with pytest.raises(MediaTooLarge, match=r"9000x9000 .*max_source_pixels \(64000000\)"):
+        decode_image(png_of_size(9000, 9000), LIMITS)
+
+
+def test_bomb_beyond_pillows_own_limit_is_too_large() -> None:
+    for read in (probe_image, lambda data: decode_image(data, LIMITS)):
+        with pytest.raises(MediaTooLarge) as error:
+            read(png_of_size(60_000, 60_000))
+        assert error.value.code == "too_many_source_pixels"
+
+
+def test_pillows_limit_is_left_alone() -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    decode_image(encode(gradient(40, 30)), LIMITS)
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_long_thin_image_is_refused() -> None:
+    with pytest.raises(MediaTooLarge) as error:
+        decode_image(encode(gradient(201, 1)), LIMITS)
+    assert error.value.code == "aspect_ratio_too_large"
+
+
+def test_too_many_bytes_are_refused_before_they_are_read() -> None:
+    with pytest.raises(MediaTooLarge, match=r"100 bytes exceeds max_image_bytes \(99\)"):
+        decode_image(bytes(100), MediaLimits(max_image_bytes=99))

@@ -1,0 +1,244 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import decord
+import numpy as np
+import pytest
+from media_files import encode, frame_number, gradient, make_video, rotated_by_matrix
+
+from multimodal.errors import MediaCorrupt, MediaTooLarge, UnsupportedMedia
+from multimodal.options import MediaLimits
+from multimodal.plan import VideoHeader
+from multimodal.video import DecodingCancelled, VideoDecoder, check_video_file
+
+LIMITS = MediaLimits()
+
+
+@pytest.fixture
+def decoder() -> Iterator[VideoDecoder]:
+    decoder = VideoDecoder(1, LIMITS)
+    yield decoder
+    decoder.close()
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return make_video(tmp_path_factory.mktemp("video"))
+
+
+def decode(
+    decoder: VideoDecoder, data: bytes, indices: tuple[int, ...]
+) -> tuple[VideoHeader, np.ndarray]:
+    with decoder.open(data, threading.Event()) as stream:
+        return stream.header, np.stack(list(stream.frames(indices)))
+
+
+def worker_pids() -> set[int]:
+    """Processes whose parent is this one and that run the worker module."""
+    children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    pids = {int(pid) for path in children for pid in path.read_text().split()}
+    return {
+        pid
+        for pid in pids
+        if b"multimodal.video_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    }
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_header_and_frames_of_each_container(
+    suffix: str, decoder: VideoDecoder, tmp_path: Path
+) -> None:
+    data = make_video(tmp_path, suffix=suffix)
+    header, frames = decode(decoder, data, (0, 7, 30, 47))
+    assert header == VideoHeader(num_frames=48, fps=pytest.approx(24.0), width=96, height=64)
+    assert frames.shape == (4, 64, 96, 3)
+    assert [frame_number(frame) for frame in frames] == [0, 7, 30, 47]
+
+
+@pytest.mark.parametrize(("suffix", "width"), [(".mp4", 320), (".webm", 182), (".mkv", 100)])
+def test_frames_equal_those_that_the_reference_reads(
+    suffix: str, width: int, decoder: VideoDecoder, tmp_path: Path
+) -> None:
+    video = make_video(tmp_path, suffix=suffix, width=width)
+    indices = (0, 1, 2, 11, 12, 13, 40)
+    expected = decord.VideoReader(BytesIO(video)).get_batch(indices).asnumpy()
+    assert np.array_equal(decode(decoder, video, indices)[1], expected)
+
+
+@pytest.mark.parametrize("width", [48, 96, 144])
+def test_padded_rows_are_cut_to_the_width(
+    width: int, decoder: VideoDecoder, tmp_path: Path
+) -> None:
+    header, frames = decode(decoder, make_video(tmp_path, width=width), (0, 20))
+    assert header.width == width
+    assert frames.shape == (2, 64, width, 3)
+    assert [frame_number(frame) for frame in frames] == [0, 20]
+    assert np.ptp(frames[1], axis=(0, 1)).max() < 8
+
+
+def test_repeated_index_repeats_the_frame(decoder: VideoDecoder, video: bytes) -> None:
+    _, frames = decode(decoder, video, (3, 9, 9))
+    assert np.array_equal(frames[1], frames[2])
+    assert not np.array_equal(frames[0], frames[1])
+
+
+def test_rotation_of_phone_videos_is_applied(decoder: VideoDecoder, video: bytes) -> None:
+    header, frames = decode(decoder, rotated_by_matrix(video, 96), (0,))
+    assert (header.width, header.height) == (64, 96)
+    assert frames.shape == (1, 96, 64, 3)
+
+
+def test_one_process_decodes_many_videos(decoder: VideoDecoder, video: bytes) -> None:
+    decode(decoder, video, (0,))
+    first = worker_pids()
+    decode(decoder, video, (5,))
+    assert len(first) == 1
+    assert worker_pids() == first
+
+
+def test_no_process_runs_before_the_first_video() -> None:
+    decoder = VideoDecoder(2, LIMITS)
+    assert worker_pids() == set()
+    decoder.close()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "no index", "garbage inside", "empty box"])
+def test_damaged_video_is_corrupt_and_the_next_one_decodes(
+    damage: str, decoder: VideoDecoder, video: bytes
+) -> None:
+    damaged = {
+        "truncated": video[: len(video) // 2],
+        "no index": video.replace(b"moov", b"junk"),
+        "garbage inside": video[:64] + bytes(len(video) - 64),
+        "empty box": b"\x00\x00\x00\x08ftyp",
+    }[damage]
+    with pytest.raises(MediaCorrupt) as error:
+        decode(decoder, damaged, (0,))
+    assert error.value.message == "the video cannot be decoded"
+    assert decode(decoder, video, (0,))[0].num_frames == 48
+
+
+def test_killed_worker_fails_its_own_video_only(decoder: VideoDecoder, video: bytes) -> None:
+    with pytest.raises(MediaCorrupt), decoder.open(video, threading.Event()) as stream:
+        (pid,) = worker_pids()
+        os.kill(pid, signal.SIGKILL)
+        list(stream.frames((0, 1)))
+    assert decode(decoder, video, (0,))[0].num_frames == 48
+    assert pid not in worker_pids()
+
+
+def test_stalled_worker_is_ended_at_the_deadline(video: bytes) -> None:
+    decoder = VideoDecoder(1, MediaLimits(video_timeout_s=2.0))
+    with (
+        pytest.raises(MediaTooLarge, match=r"video_timeout_s \(2\)") as error,
+        decoder.open(video, threading.Event()) as stream,
+    ):
+        (pid,) = worker_pids()
+        os.kill(pid, signal.SIGSTOP)
+        list(stream.frames((0, 1)))
+    assert error.value.code == "video_timeout"
+    assert worker_pids() == set()
+    decoder.close()
+
+
+def test_cancelled_video_ends_its_worker(decoder: VideoDecoder, video: bytes) -> None:
+    cancelled = threading.Event()
+    with pytest.raises(DecodingCancelled), decoder.open(video, cancelled) as stream:
+        cancelled.set()
+        list(stream.frames((0, 1)))
+    assert worker_pids() == set()
+    assert decode(decoder, video, (0,))[0].num_frames == 48
+
+
+def test_video_abandoned_between_frames_does_not_disturb_the_next(
+    decoder: VideoDecoder, video: bytes
+) -> None:
+    with decoder.open(video, threading.Event()) as stream:
+        next(iter(stream.frames((0, 20, 40))))
+    _, frames = decode(decoder, video, (30,))
+    assert frame_number(frames[0]) == 30
+
+
+def test_close_ends_every_process(video: bytes) -> None:
+    decoder = VideoDecoder(2, LIMITS)
+    decode(decoder, video, (0,))
+    assert worker_pids() != set()
+    decoder.close()
+    assert worker_pids() == set()
+    with pytest.raises(DecodingCancelled):
+        decode(decoder, video, (0,))
+
+
+def test_worker_without_memory_fails_its_video(video: bytes, tmp_path: Path) -> None:
+    large = make_video(tmp_path, num_frames=2, width=7680, height=4320)
+    decoder = VideoDecoder(1, MediaLimits(max_video_worker_bytes=500 * 1024**2))
+    assert decode(decoder, video, (0,))[0].width == 96
+    with pytest.raises(MediaCorrupt):
+        decode(decoder, large, (0, 1))
+    assert decode(decoder, video, (0,))[0].width == 96
+    decoder.close()
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "open('/dev/null')",
+        "__import__('socket').socket()",
+        "__import__('os').pipe()",
+        "bytearray(2 * 1024**3)",
+    ],
+)
+def test_confined_worker_cannot(attempt: str) -> None:
+    script = (
+        "import socket, os\n"
+        "from multimodal.video_worker import _confine\n"
+        "_confine(1024**3)\n"
+        f"try:\n    {attempt}\n"
+        "except (OSError, MemoryError):\n    print('refused')\n"
+    )
+    completed = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
+    assert completed.stdout == b"refused\n"
+
+
+def test_worker_imports_neither_torch_nor_pillow() -> None:
+    script = (
+        "import sys, multimodal.video_worker\n"
+        "print({'torch', 'PIL', 'transformers'} & set(sys.modules))"
+    )
+    completed = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
+    assert completed.stdout == b"set()\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"#EXTM3U\n#EXTINF:1,\nhttp://example.org/a.ts\n",
+        b"ffconcat version 1.0\nfile /etc/hostname\n",
+        b"RIFF\x00\x10\x00\x00AVI LIST" + bytes(100),
+        b"\x00\x00\x00\x01\x67\x42\x00\x1e" + bytes(100),
+        b"\x47\x40\x00\x10" + bytes(184),
+        b"FLV\x01\x05\x00\x00\x00\x09" + bytes(100),
+        b"\x1a\x45\xdf\xa3" + bytes(300),
+        b"\x00\x00\x00\x1cftypavif" + bytes(100),
+        encode(gradient(32, 32)),
+        encode(gradient(32, 32), "JPEG"),
+        encode(gradient(32, 32), "GIF"),
+        encode(gradient(32, 32), "AVIF"),
+    ],
+)
+def test_other_formats_never_reach_the_demuxer(data: bytes) -> None:
+    with pytest.raises(UnsupportedMedia) as error:
+        check_video_file(data, LIMITS)
+    assert error.value.code == "unsupported_video"
+
+
+def test_too_many_bytes_are_refused() -> None:
+    with pytest.raises(MediaTooLarge, match=r"100 bytes exceeds max_video_bytes \(99\)"):
+        check_video_file(bytes(100), MediaLimits(max_video_bytes=99))

@@ -1,0 +1,115 @@
+import asyncio
+
+import pytest
+from starlette.requests import ClientDisconnect, Request
+
+from server.errors import PayloadTooLarge, UnsupportedContentType
+from server.request_io import read_json_body, run_while_connected
+
+JSON = {"content-type": "application/json; charset=utf-8"}
+
+
+def make_request(*pieces: bytes, **headers: str) -> tuple[Request, list[bytes]]:
+    """A request whose body comes in pieces, and the list of those not read yet."""
+    rest = list(pieces)
+
+    async def receive():
+        if not rest:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": rest.pop(0), "more_body": bool(rest)}
+
+    raw = [(key.replace("_", "-").encode(), value.encode()) for key, value in headers.items()]
+    return Request({"type": "http", "headers": raw}, receive), rest
+
+
+async def test_body_is_put_together():
+    request, _ = make_request(b'{"a"', b":1}", **JSON)
+    assert await read_json_body(request, 7) == b'{"a":1}'
+
+
+async def test_declared_length_over_the_limit_is_refused_unread():
+    request, rest = make_request(b"x" * 100, content_length="100", **JSON)
+    with pytest.raises(PayloadTooLarge, match="99 bytes"):
+        await read_json_body(request, 99)
+    assert rest
+
+
+async def test_reading_stops_at_the_limit_whatever_was_declared():
+    request, rest = make_request(*[b"x" * 10] * 100, content_length="1", **JSON)
+    with pytest.raises(PayloadTooLarge):
+        await read_json_body(request, 25)
+    assert len(rest) == 97
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "", "application/jsonp"])
+def test_body_that_is_not_declared_as_json_is_refused(content_type):
+    request, _ = make_request(b"{}", content_type=content_type)
+    with pytest.raises(UnsupportedContentType):
+        asyncio.run(read_json_body(request, 99))
+
+
+async def test_client_that_leaves_half_way_is_noticed():
+    request, _ = make_request(**JSON)
+    with pytest.raises(ClientDisconnect):
+        await read_json_body(request, 99)
+
+
+async def never_disconnect():
+    await asyncio.Event().wait()
+
+
+async def test_work_ends_normally_while_the_client_stays():
+    done = []
+
+    async def work():
+        done.append(True)
+
+    await run_while_connected(never_disconnect, work())
+    assert done
+
+
+async def test_failure_of_the_work_is_passed_on():
+    async def work():
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await run_while_connected(never_disconnect, work())
+
+
+async def test_disconnect_cancels_the_work_and_waits_for_its_cleanup():
+    cleaned_up = []
+
+    async def work():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            cleaned_up.append(True)
+
+    async def disconnect():
+        await asyncio.sleep(0)
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(ClientDisconnect):
+        await run_while_connected(disconnect, work())
+    assert cleaned_up
+
+
+async def test_cancellation_from_outside_reaches_the_work():
+    cancelled = []
+    started = asyncio.Event()
+
+    async def work():
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    outer = asyncio.create_task(run_while_connected(never_disconnect, work()))
+    await started.wait()
+    outer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await outer
+    assert cancelled

@@ -1,0 +1,112 @@
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from multimodal.options import MediaLimits
+from server.settings import MediaSettings, Settings, SettingsError, load_settings
+from server.settings import render_settings_table as render_table
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    for name in [name for name in os.environ if name.upper().startswith("QWEN3VL_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def write_config(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "settings.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_defaults_bind_to_the_loopback_address():
+    assert load_settings(None, {}).server.host == "127.0.0.1"
+
+
+def test_plain_http_is_off_by_default():
+    assert load_settings(None, {}).media.http_allowed is False
+
+
+def test_file_beats_default(write_config):
+    settings = load_settings(write_config("server: {port: 1111}"), {})
+    assert settings.server.port == 1111
+
+
+def test_environment_beats_file(monkeypatch, write_config):
+    monkeypatch.setenv("QWEN3VL_SERVER__PORT", "2222")
+    settings = load_settings(write_config("server: {port: 1111, host: h}"), {})
+    assert (settings.server.port, settings.server.host) == (2222, "h")
+
+
+def test_flag_beats_environment(monkeypatch):
+    monkeypatch.setenv("QWEN3VL_SERVER__PORT", "2222")
+    assert load_settings(None, {"server": {"port": 3333}}).server.port == 3333
+
+
+def test_list_in_the_environment_is_split_at_commas(monkeypatch):
+    monkeypatch.setenv("QWEN3VL_MEDIA__ALLOWED_DOMAINS", "a.example, *.b.example")
+    assert load_settings(None, {}).media.allowed_domains == ("a.example", "*.b.example")
+
+
+@pytest.mark.parametrize("name", ["QWEN3VL_PORT", "QWEN3VL_SERVER__PROT", "QWEN3VL_SERVER"])
+def test_unknown_variable_refuses_to_start(monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(SettingsError, match=name):
+        load_settings(None, {})
+
+
+def test_unknown_key_of_the_file_refuses_to_start(write_config):
+    with pytest.raises(SettingsError, match=r"server\.prot: unknown setting"):
+        load_settings(write_config("server: {prot: 1}"), {})
+
+
+def test_unknown_group_of_the_file_refuses_to_start(write_config):
+    with pytest.raises(SettingsError, match="srever: unknown setting"):
+        load_settings(write_config("srever: {port: 1}"), {})
+
+
+def test_value_out_of_bounds_names_variable_bound_and_value(monkeypatch):
+    monkeypatch.setenv("QWEN3VL_SERVER__PORT", "99999")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(None, {})
+    message = str(caught.value)
+    assert all(word in message for word in ("QWEN3VL_SERVER__PORT", "65535", "99999"))
+
+
+def test_file_that_is_no_mapping_is_refused(write_config):
+    with pytest.raises(SettingsError, match="must hold the groups"):
+        load_settings(write_config("- 1"), {})
+
+
+def test_file_that_is_missing_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings(tmp_path / "none.yaml", {})
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().server.port = 1
+
+
+def test_every_media_limit_is_a_setting_with_the_same_default():
+    assert MediaSettings().limits == MediaLimits()
+    assert {field.name for field in fields(MediaLimits)} <= set(MediaSettings.model_fields)
+
+
+def test_limits_follow_the_settings():
+    assert MediaSettings(max_frames=8).limits.max_frames == 8
+
+
+def test_table_has_one_row_per_setting_with_a_meaning():
+    rows = render_table().splitlines()[2:]
+    groups = [group.annotation.model_fields for group in Settings.model_fields.values()]
+    assert len(rows) == sum(map(len, groups))
+    assert all(row.split(" | ")[3].strip(" |") not in ("", "None") for row in rows)
+    assert "| `server.port` | `QWEN3VL_SERVER__PORT` | `8000` |" in render_table()
