@@ -55,6 +55,7 @@ class CheckpointSpec:
     deepstack_visual_indexes: tuple[int, ...] = (0, 1, 2)
     image_min_pixels: int = 65_536
     image_max_pixels: int = 16_777_216
+    video_max_pixels: int = 25_165_824
     dtype: torch.dtype = torch.float32
     # Wide enough that positions, DeepStack levels and pixels all move the logits visibly.
     initializer_range: float = 0.15
@@ -224,7 +225,7 @@ def _write_preprocessors(path: Path, spec: CheckpointSpec) -> None:
         "image_processor_type": "Qwen2VLImageProcessorFast",
     }
     video = shared | {
-        "size": {"longest_edge": 25_165_824, "shortest_edge": 4_096},
+        "size": {"longest_edge": spec.video_max_pixels, "shortest_edge": 4_096},
         "fps": 2,
         "min_frames": 4,
         "max_frames": 768,

@@ -65,9 +65,9 @@ def decode_image(data: bytes, limits: MediaLimits) -> np.ndarray:
         check_image_header(header.width, header.height, limits)
         orientation = _orientation(image, data)
         image.load()
+        if orientation in _TRANSPOSE:
+            image = image.transpose(_TRANSPOSE[orientation])
         rgb = rgb_pixels(image)
-    if orientation in _TRANSPOSE:
-        rgb = _oriented(rgb, orientation)
     check_image_header(rgb.shape[1], rgb.shape[0], limits)
     return rgb
 
@@ -114,11 +114,17 @@ def _pillow_errors() -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise MediaTooLarge("the image has too many pixels", "too_many_source_pixels") from None
     except Exception:
-        raise MediaCorrupt("the image cannot be decoded", "corrupt_image") from None
+        raise _corrupt() from None
+
+
+def _corrupt() -> MediaCorrupt:
+    return MediaCorrupt("the image cannot be decoded", "corrupt_image")
 
 
 def _header(image: Image.Image, data: bytes) -> ImageHeader:
     width, height = image.size
+    if min(width, height) < 1:
+        raise _corrupt()
     if _orientation(image, data) in _SWAPS_SIDES:
         width, height = height, width
     name = "JPEG" if image.format == "MPO" else str(image.format)
@@ -158,7 +164,3 @@ def _on_white(image: Image.Image) -> Image.Image:
     white = Image.new("RGB", rgba.size, (255, 255, 255))
     white.paste(rgba, mask=rgba.getchannel("A"))
     return white
-
-
-def _oriented(rgb: np.ndarray, orientation: int) -> np.ndarray:
-    return np.array(Image.fromarray(rgb).transpose(_TRANSPOSE[orientation]))

@@ -18,8 +18,7 @@ def resize_rgb(rgb: np.ndarray, height: int, width: int) -> torch.Tensor:
     source = torch.from_numpy(rgb)
     if rgb.shape[:2] == (height, width):
         return source
-    channels_first = source.permute(2, 0, 1).unsqueeze(0)
-    resized = F.interpolate(
-        channels_first, size=(height, width), mode="bicubic", antialias=True, align_corners=False
-    )
-    return resized.squeeze(0).permute(1, 2, 0).contiguous()
+    # The batch axis comes first: only then are the strides those of channels-last, and stay so.
+    channels_last = source.unsqueeze(0).permute(0, 3, 1, 2)
+    resized = F.interpolate(channels_last, size=(height, width), mode="bicubic", antialias=True)
+    return resized.permute(0, 2, 3, 1).squeeze(0).contiguous()

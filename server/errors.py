@@ -31,6 +31,7 @@ from multimodal.errors import (
     UnsupportedMedia,
 )
 from server.engine import EngineDead, InvalidSampling
+from server.media_url import UrlNotAllowed
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ _STATUS: Mapping[type[Exception], int] = {
     Overloaded: 503,
     NotReady: 503,
     InvalidOption: 400,
+    UrlNotAllowed: 400,
     MediaTooLarge: 413,
     UnsupportedMedia: 415,
     MediaCorrupt: 422,

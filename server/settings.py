@@ -271,7 +271,7 @@ def load_settings(config_path: Path | None, overrides: Mapping[str, Any]) -> Set
 def render_settings_table() -> str:
     """The settings as a markdown table, for the README: name, variable, default, meaning."""
     rows = ["| Setting | Environment variable | Default | Meaning |", "|---|---|---|---|"]
-    for name, field in _iterate_fields():
+    for name, field in iterate_fields():
         rows.append(
             f"| `{name}` | `{_variable_name(name)}` | {_describe_default(field)} "
             f"| {field.description} |"
@@ -279,7 +279,7 @@ def render_settings_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def _iterate_fields() -> Iterator[tuple[str, FieldInfo]]:
+def iterate_fields() -> Iterator[tuple[str, FieldInfo]]:
     """(`group.field`, its definition) of every setting, in order."""
     for group_name, group in Settings.model_fields.items():
         assert isinstance(group.annotation, type) and issubclass(group.annotation, _Group)
@@ -301,7 +301,7 @@ def _describe_default(field: FieldInfo) -> str:
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     """pydantic-settings itself passes over a variable whose group it does not know."""
-    known = {_variable_name(name) for name, _ in _iterate_fields()}
+    known = {_variable_name(name) for name, _ in iterate_fields()}
     given = {name for name in environ if name.upper().startswith(ENV_PREFIX)}
     unknown = sorted(name for name in given if name.upper() not in known)
     if unknown:
@@ -322,7 +322,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _describe_faults(error: ValidationError) -> Iterator[str]:
     """One line per fault: `server.port (QWEN3VL_SERVER__PORT): ... (given: 99999)`."""
-    known = {name for name, _ in _iterate_fields()}
+    known = {name for name, _ in iterate_fields()}
     for fault in error.errors(include_url=False):
         name = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":

@@ -43,7 +43,7 @@ class ServerState:
 
     Attributes:
         backend: None while the model is loading.
-        load_failed: the model could not be loaded; the process should exit.
+        load_failed, engine_died: the process should exit.
         is_draining: no further requests are accepted.
     """
 
@@ -52,6 +52,7 @@ class ServerState:
         self.metrics = metrics_of(registry)
         self.backend: Backend | None = None
         self.load_failed = False
+        self.engine_died = False
         self.is_draining = False
         self._num_accepted = 0
 

@@ -93,16 +93,15 @@ def starts_by_fork(settings: EngineSettings) -> bool:
 
 
 async def start_engine(model: str, settings: EngineSettings) -> VllmEngine:
-    """Start the engine and wait until it answers; call it inside the event loop.
+    """Start the engine and wait until it answers.
 
     Raises: RuntimeError if the model class in use is not ours; whatever vLLM raises for a model or
         settings that it cannot start.
     """
     args = _engine_args(model, settings)
-    if starts_by_fork(settings):
-        llm = _start_in_one_process(args)
-    else:
-        llm = await asyncio.to_thread(AsyncLLM.from_engine_args, args)
+    start = _start_in_one_process if starts_by_fork(settings) else AsyncLLM.from_engine_args
+    # In a thread of its own: a process forked from a thread that has used OpenMP hangs in it.
+    llm = await asyncio.to_thread(start, args)
     try:
         implementation = (await llm.collective_rpc("describe_model"))[0]
         if not implementation.startswith("model_executor."):
@@ -168,7 +167,6 @@ def _start_in_one_process(args: AsyncEngineArgs) -> AsyncLLM:
     most of its start-up time. With one worker, the engine core can run it itself (`uni`), and a
     fork has vLLM imported already. vLLM reads both choices from the environment.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # lets the `uni` executor stand
     config = args.create_engine_config()
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"

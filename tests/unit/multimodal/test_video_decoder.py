@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from media_files import encode, frame_number, gradient, make_video, rotated_by_matrix
 
-from multimodal.errors import MediaCorrupt, MediaTooLarge, UnsupportedMedia
+from multimodal.errors import MediaCorrupt, MediaError, MediaTooLarge, UnsupportedMedia
 from multimodal.options import MediaLimits
 from multimodal.plan import VideoHeader
 from multimodal.video import DecodingCancelled, VideoDecoder, check_video_file
@@ -204,6 +204,30 @@ def test_confined_worker_cannot(attempt: str) -> None:
     )
     completed = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
     assert completed.stdout == b"refused\n"
+
+
+def test_worker_ends_with_its_parent() -> None:
+    command = [sys.executable, "-m", "multimodal.video_worker", str(1024**3)]
+    completed = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert completed.returncode == 0
+    assert completed.stdout.endswith(b'{"ready": true}')
+
+
+def test_randomly_damaged_videos_raise_nothing_but_media_errors(
+    decoder: VideoDecoder, video: bytes
+) -> None:
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(30):
+        damaged = bytearray(video)
+        for position in rng.integers(0, len(video), 40):
+            damaged[position] = rng.integers(0, 256)
+        try:
+            decode(decoder, bytes(damaged), (0, 20, 47))
+        except MediaError:
+            refused += 1
+    assert refused > 0
+    assert frame_number(decode(decoder, video, (20,))[1][0]) == 20
 
 
 def test_worker_imports_neither_torch_nor_pillow() -> None:

@@ -26,6 +26,7 @@ from server.errors import (
     status_of,
 )
 from server.media_fetch import FetchFailed
+from server.media_url import UrlNotAllowed
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,10 @@ def test_every_error_class_has_a_status_of_its_own():
 
 def test_subclass_has_the_status_of_its_base():
     assert status_of(FetchFailed("no answer")) == 422
+
+
+def test_url_that_is_not_fetched_is_a_bad_request():
+    assert status_of(UrlNotAllowed("no such scheme")) == 400
 
 
 def test_refused_sampling_is_the_clients_to_read():

@@ -1,0 +1,58 @@
+"""The ASGI application. It answers `/health` while the model is still loading."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from server.chat import ChatCompletions
+from server.request_scope import RequestScope, error_response
+from server.routes import build_router
+from server.state import Backend, ServerState
+
+
+def create_app(
+    state: ServerState, load_backend: Callable[[], Awaitable[Backend]] | None = None
+) -> FastAPI:
+    """The application around `state`.
+
+    Args:
+        load_backend: loads the model; runs in the background from the application's start on.
+            None if `state.backend` is set by the caller.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(state.load(load_backend)) if load_backend else None
+        try:
+            yield
+        finally:
+            state.drain()
+            if loading is not None:
+                loading.cancel()
+                await asyncio.gather(loading, return_exceptions=True)
+            await state.close()
+
+    app = FastAPI(
+        title="qwen3vl-serve",
+        docs_url=None,  # both pages load scripts from elsewhere
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _answer_routing_error},
+        routes=[Route("/v1/chat/completions", ChatCompletions(state), methods=["POST"])],
+    )
+    app.include_router(build_router(state))
+    app.add_middleware(RequestScope)
+    return app
+
+
+async def _answer_routing_error(request: Request, error: Exception) -> Response:
+    """The router's 404 and 405; every other exception is answered by `RequestScope`."""
+    return error_response(error, request.state.request_id)

@@ -1,0 +1,195 @@
+"""`POST /v1/chat/completions`: the life of a request, from its body to the end of the answer."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import cast
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from multimodal.items import LoadedMedia
+from server.answer import Answer, Delta, PromptUsage
+from server.completion import CompletionHead, complete
+from server.engine import EngineRequest, GenerationChunk
+from server.errors import ModelNotFound
+from server.media_refs import count_bytes, load_media_refs
+from server.messages import MediaSource, build_conversation
+from server.metrics import RequestRecord
+from server.protocol import ChatCompletionRequest, parse_chat_request
+from server.reasoning import ReasoningSplitter, resolve_thinking
+from server.request_io import read_json_body, run_while_connected
+from server.sampling import check_context, fit_to_context, resolve_sampling
+from server.state import Backend, ServerState
+from server.streaming import iterate_events, send_event_stream
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A request that the engine can take, and the answer that it will fill."""
+
+    engine_request: EngineRequest
+    answer: Answer
+
+
+class ChatCompletions:
+    """An ASGI endpoint, so that one function holds a request from the first byte to the last."""
+
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+        self._metrics = state.metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        http_request = Request(scope, receive)
+        with self._metrics.track_request() as record:
+            self._state.require_capacity()
+            max_body_bytes = self._state.settings.server.max_body_bytes
+            request = parse_chat_request(await read_json_body(http_request, max_body_bytes))
+            with self._state.accept() as backend:
+                _check_model(request, backend)
+                record.accept()
+                exchange = _Exchange(self._state, backend, request, record)
+                del request  # large, and not needed any more when the media are loaded
+                respond = exchange.respond(send, http_request.state.request_id)
+                await run_while_connected(receive, respond)
+
+
+def _check_model(request: ChatCompletionRequest, backend: Backend) -> None:
+    name = backend.engine.model_info.name
+    if request.model != name:
+        raise ModelNotFound(f"the model served here is `{name}`", "model_not_found", "model")
+
+
+class _Exchange:
+    """One accepted request with what it needs."""
+
+    def __init__(
+        self,
+        state: ServerState,
+        backend: Backend,
+        request: ChatCompletionRequest,
+        record: RequestRecord,
+    ) -> None:
+        self._settings = state.settings
+        self._metrics = state.metrics
+        self._backend = backend
+        self._request = request
+        self._record = record
+
+    async def respond(self, send: Send, http_request_id: str) -> None:
+        """Answer, whole or as a stream. However this ends, the engine holds nothing of it after."""
+        model_info = self._backend.engine.model_info
+        # not the client's request id: the engine's must be unique
+        completion_id = f"chatcmpl-{uuid.uuid4().hex}"
+        head = CompletionHead(completion_id, int(time.time()), model_info.name)
+        prepared = await self._prepare(completion_id)
+        self._request = self._request.model_copy(update={"messages": []})
+        answer = prepared.answer
+        logger.debug("request %s runs as %s", http_request_id, completion_id)
+        # the protocol promises an iterator that can be closed
+        chunks = cast(
+            AsyncGenerator[GenerationChunk, None],
+            self._backend.engine.generate(prepared.engine_request),
+        )
+        try:
+            async with aclosing(chunks):
+                deltas = answer.read(self._observe_first(chunks))
+                if self._request.stream:
+                    await self._send_stream(send, head, answer, deltas, http_request_id)
+                else:
+                    await self._send_whole(send, head, answer, deltas)
+        finally:
+            self._metrics.completion_tokens.inc(answer.num_completion_tokens)
+
+    async def _send_whole(
+        self, send: Send, head: CompletionHead, answer: Answer, deltas: AsyncIterator[Delta]
+    ) -> None:
+        body = await complete(head, answer, deltas, with_logprobs=bool(self._request.logprobs))
+        response = Response(orjson.dumps(body), media_type="application/json")
+        start = {"status": 200, "headers": response.raw_headers}
+        await send({"type": "http.response.start", **start})
+        await send({"type": "http.response.body", "body": response.body})
+
+    async def _send_stream(
+        self,
+        send: Send,
+        head: CompletionHead,
+        answer: Answer,
+        deltas: AsyncIterator[Delta],
+        http_request_id: str,
+    ) -> None:
+        events = iterate_events(
+            head,
+            answer,
+            deltas,
+            with_logprobs=bool(self._request.logprobs),
+            with_usage=self._request.includes_usage,
+        )
+        if await send_event_stream(send, events, http_request_id) is not None:
+            self._record.fail(status=200)
+
+    async def _observe_first(
+        self, chunks: AsyncIterator[GenerationChunk]
+    ) -> AsyncIterator[GenerationChunk]:
+        is_first = True
+        async for chunk in chunks:
+            if is_first:
+                is_first = False
+                self._record.observe_first_output()
+            yield chunk
+
+    async def _prepare(self, completion_id: str) -> PreparedRequest:
+        """Everything before the engine, in the order of its cost."""
+        request, renderer = self._request, self._backend.renderer
+        max_model_len = self._backend.engine.model_info.max_model_len
+        sampling = resolve_sampling(request, renderer.generation_defaults, max_model_len)
+        kwargs = request.chat_template_kwargs
+        thinking = resolve_thinking(renderer.kind, kwargs.enable_thinking if kwargs else None)
+        conversation = build_conversation(request)
+        rendered = await asyncio.to_thread(
+            renderer.render, conversation.messages, enable_thinking=thinking
+        )
+        check_context(len(rendered.token_ids), max_model_len)
+        media = await self._load_media(conversation.media)
+        prompt = await asyncio.to_thread(renderer.expand, rendered, media)
+        num_tokens = len(prompt.token_ids)
+        sampling = fit_to_context(sampling, num_tokens, max_model_len)
+        usage = PromptUsage(num_tokens, prompt.count_tokens("image"), prompt.count_tokens("video"))
+        self._count_prompt(usage)
+        splitters = [
+            ReasoningSplitter(
+                starts_in_reasoning=rendered.starts_in_reasoning, may_reason=rendered.may_reason
+            )
+            for _ in range(sampling.n)
+        ]
+        return PreparedRequest(
+            EngineRequest(completion_id, prompt.token_ids, prompt.items, sampling),
+            Answer(usage, splitters),
+        )
+
+    async def _load_media(self, sources: Sequence[MediaSource]) -> list[LoadedMedia]:
+        if not sources:
+            return []
+        backend, metrics = self._backend, self._metrics
+        with metrics.media_load_s.time():
+            refs = await load_media_refs(sources, backend.fetcher, self._settings.media)
+            metrics.media_bytes.inc(sum(map(count_bytes, refs)))
+            media = await backend.pipeline.load(refs)
+        for item in media:
+            metrics.media_items.labels(item.modality).inc()
+        return media
+
+    def _count_prompt(self, usage: PromptUsage) -> None:
+        num_media_tokens = usage.num_image_tokens + usage.num_video_tokens
+        tokens = self._metrics.prompt_tokens
+        tokens.labels("text").inc(usage.num_tokens - num_media_tokens)
+        tokens.labels("image").inc(usage.num_image_tokens)
+        tokens.labels("video").inc(usage.num_video_tokens)

@@ -1,0 +1,60 @@
+"""The command line: `qwen3vl-serve serve MODEL`, `qwen3vl-serve check MODEL`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from server.settings import Settings, SettingsError, iterate_fields, load_settings
+
+_POSITIONAL = "engine.model"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the return value is the process's exit status."""
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "check":
+        from model_executor.check import check
+
+        return check(arguments.model)
+    try:
+        settings = _settings(arguments)
+    except SettingsError as error:
+        print(f"qwen3vl-serve: {error}", file=sys.stderr)
+        return 2
+    from server.serve import serve
+
+    return serve(settings)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    overrides: dict[str, dict[str, Any]] = {}
+    for name, _ in iterate_fields():
+        value = getattr(arguments, name)
+        if value is not None:
+            group, field = name.split(".")
+            overrides.setdefault(group, {})[field] = value
+    return load_settings(arguments.config, overrides)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="qwen3vl-serve")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="serve a model over HTTP")
+    serve.add_argument("--config", type=Path, help="YAML file with settings")
+    for name, field in iterate_fields():
+        help_text = (field.description or "").replace("%", "%%")
+        if name == _POSITIONAL:
+            serve.add_argument(name, metavar="MODEL", nargs="?", help=help_text)
+        else:
+            # Flags carry no group: the names of all settings differ.
+            flag = "--" + name.split(".")[1].replace("_", "-")
+            serve.add_argument(flag, dest=name, metavar="VALUE", help=help_text)
+    check = commands.add_parser("check", help="compare a checkpoint's answers with transformers'")
+    check.add_argument("model", metavar="MODEL", help="local folder or Hugging Face name")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

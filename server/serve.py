@@ -1,0 +1,124 @@
+"""`qwen3vl-serve serve`: from settings to a listening server, and to a clean end."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
+
+import uvicorn
+import uvloop
+
+from server.app import create_app
+from server.engine import EngineDead
+from server.settings import Settings
+from server.state import Backend, ServerState
+
+logger = logging.getLogger(__name__)
+
+_WATCH_INTERVAL_S = 1.0
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a signal comes. Returns the exit status: 1 if the engine failed."""
+    logging.basicConfig(
+        level=settings.server.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    with ExitStack() as stack:
+        return uvloop.run(_serve(settings, _locate_model(settings, stack)))
+
+
+def _locate_model(settings: Settings, stack: ExitStack) -> str:
+    from demo.embedded import MODEL_NAME, embedded_checkpoint
+
+    if settings.engine.model != MODEL_NAME:
+        return settings.engine.model
+    return str(stack.enter_context(embedded_checkpoint()))
+
+
+async def _serve(settings: Settings, model: str) -> int:
+    from server.vllm_engine import starts_by_fork  # imports vLLM
+
+    state = ServerState(settings)
+    load = partial(_load_backend, settings, model)
+    if starts_by_fork(settings.engine):
+        # The engine is forked off before there is a socket that it could inherit.
+        await state.load(load)
+        if state.load_failed:
+            return 1
+        app = create_app(state)
+    else:
+        app = create_app(state, load)
+    config = uvicorn.Config(
+        app,
+        host=settings.server.host,
+        port=settings.server.port,
+        log_level=settings.server.log_level,
+        timeout_graceful_shutdown=max(1, round(settings.server.shutdown_timeout_s)),
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    async with _watched(state, server):
+        await server.serve()
+    return 1 if state.load_failed or state.engine_died else 0
+
+
+async def _load_backend(settings: Settings, model: str) -> Backend:
+    from multimodal.pipeline import MediaPipeline
+    from multimodal.preprocessor_config import load_preprocessor_config
+    from server.media_fetch import MediaFetcher
+    from server.prompt import PromptRenderer
+    from server.vllm_engine import start_engine
+
+    engine = await start_engine(model, settings.engine)
+    info = engine.model_info
+    renderer = PromptRenderer(model, settings.engine.revision)
+    media = settings.media
+    logger.info("serving %s (%s, %s)", info.name, renderer.kind, info.implementation)
+    if info.random_weights:
+        logger.warning("the weights of %s are random: its answers mean nothing", info.name)
+    return Backend(
+        engine=engine,
+        renderer=renderer,
+        pipeline=MediaPipeline(
+            load_preprocessor_config(model, settings.engine.revision),
+            media.limits,
+            namespace=f"{model}@{settings.engine.revision}:{settings.engine.dtype}",
+            num_workers=media.num_workers,
+        ),
+        fetcher=MediaFetcher(
+            http_allowed=media.http_allowed,
+            allowed_domains=media.allowed_domains,
+            connect_timeout_s=media.connect_timeout_s,
+            total_timeout_s=media.fetch_timeout_s,
+            max_redirects=media.max_redirects,
+            max_parallel=media.max_parallel_fetches,
+        ),
+    )
+
+
+@asynccontextmanager
+async def _watched(state: ServerState, server: uvicorn.Server) -> AsyncIterator[None]:
+    """Stop the server when the engine dies or cannot be loaded, for a supervisor to restart it."""
+    watch = asyncio.create_task(_watch(state, server))
+    try:
+        yield
+    finally:
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+
+
+async def _watch(state: ServerState, server: uvicorn.Server) -> None:
+    while not state.load_failed:
+        await asyncio.sleep(_WATCH_INTERVAL_S)
+        if state.backend is None:
+            continue
+        try:
+            await state.backend.engine.check_health()
+        except EngineDead:
+            logger.critical("the engine has stopped; ending the server")
+            state.engine_died = True
+            break
+    server.should_exit = True
