@@ -45,7 +45,7 @@ class CheckpointSpec:
     num_experts_per_tok: int = 2
     moe_intermediate_size: int = 96
     mrope_section: tuple[int, int, int] = (6, 5, 5)
-    rope_scaling_factor: float | None = None
+    yarn_factor: float | None = None  # multiplies max_position_embeddings
     max_position_embeddings: int = 262_144
     vision_hidden_size: int = 64
     vision_depth: int = 4
@@ -92,10 +92,10 @@ def _config(spec: CheckpointSpec, tokenizer: Any) -> Any:
         "mrope_section": list(spec.mrope_section),
         "mrope_interleaved": True,
     }
-    if spec.rope_scaling_factor is not None:
+    if spec.yarn_factor is not None:
         rope |= {
             "rope_type": "yarn",
-            "factor": spec.rope_scaling_factor,
+            "factor": spec.yarn_factor,
             "original_max_position_embeddings": spec.max_position_embeddings,
         }
     text: dict[str, Any] = {
@@ -106,7 +106,7 @@ def _config(spec: CheckpointSpec, tokenizer: Any) -> Any:
         "num_attention_heads": spec.num_heads,
         "num_key_value_heads": spec.num_kv_heads,
         "head_dim": spec.head_dim,
-        "max_position_embeddings": spec.max_position_embeddings,
+        "max_position_embeddings": int(spec.max_position_embeddings * (spec.yarn_factor or 1)),
         "rms_norm_eps": 1e-6,
         "rope_parameters": rope,
         "initializer_range": spec.initializer_range,

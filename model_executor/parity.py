@@ -1,7 +1,7 @@
-"""Our engine against transformers, logit by logit: the tools of `qwen3vl-serve check` and the tests.
+"""Our engine against transformers, logit by logit: the tools of `qwen3vl-serve check` and tests.
 
-Both sides get the same expanded token ids and the same uint8 patches; each computes positions, visual
-embeddings and logits by itself.
+Both sides get the same expanded token ids and the same uint8 patches; each computes positions,
+visual embeddings and logits by itself.
 """
 
 import os
@@ -35,8 +35,8 @@ class Run:
 
     Attributes:
         generated: token ids, greedy.
-        logits: (num_positions, vocabulary) float32: every position from `first_position` to the last
-            one that was fed to the model (the last generated token is not).
+        logits: (num_positions, vocabulary) float32: every position from `first_position` to the
+            last one that was fed to the model (the last generated token is not).
     """
 
     generated: tuple[int, ...]
@@ -126,7 +126,7 @@ class Reference:
         return inputs
 
     def _pixel_values(self, media: Sequence[LoadedMedia]) -> torch.Tensor:
-        """Our uint8 (N, frames * rows * columns * RGB) -> (N, RGB * 2 * rows * columns) normalised."""
+        """Our uint8 (frame, row, column, RGB) patches -> floats (RGB, 2, row, column), flat."""
         size, num_frames = self._config.patch_size, self._config.temporal_patch_size
         mean = torch.tensor(self._config.image_mean).view(1, 3, 1, 1, 1)
         std = torch.tensor(self._config.image_std).view(1, 3, 1, 1, 1)
@@ -145,8 +145,10 @@ def _grid_thw(media: Sequence[LoadedMedia]) -> torch.Tensor:
 class EngineUnderTest:
     """vLLM with our plugin in this process, float32, every position's logits recorded.
 
+    vLLM holds its process groups in globals: one at a time, closed before the next.
+
     Args:
-        max_num_batched_tokens: tokens in one step; smaller than a prompt, it is prefilled in chunks.
+        max_num_batched_tokens: tokens in one step; longer prompts are prefilled in chunks.
     """
 
     def __init__(
@@ -173,6 +175,7 @@ class EngineUnderTest:
             block_size=32,
             seed=0,
         )
+        self.step_sizes: list[int] = []  # tokens in each step of the last run
         executor = self._llm.llm_engine.engine_core.engine_core.model_executor
         self._runner = executor.driver_worker.worker.model_runner
 
@@ -183,6 +186,12 @@ class EngineUnderTest:
     @property
     def llm(self) -> Any:
         return self._llm
+
+    def close(self) -> None:
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        self._llm.llm_engine.engine_core.shutdown()
+        cleanup_dist_env_and_memory()
 
     def run(self, cases: Sequence[ParityCase], num_tokens: int) -> list[Run]:
         """Greedy, all cases in one batch; the end of the text does not stop them."""
@@ -213,11 +222,13 @@ class EngineUnderTest:
     def _record(self) -> Iterator[dict[str, dict[int, torch.Tensor]]]:
         """Collect the backbone's output: request id -> position -> hidden state."""
         rows: dict[str, dict[int, torch.Tensor]] = {}
+        self.step_sizes.clear()
         runner = self._runner
         scheduled: dict[str, int] = {}
         execute_model = runner.execute_model
 
         def execute(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+            self.step_sizes.append(scheduler_output.total_num_scheduled_tokens)
             scheduled.clear()
             scheduled.update(scheduler_output.num_scheduled_tokens)
             return execute_model(scheduler_output, *args, **kwargs)

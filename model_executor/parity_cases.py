@@ -14,7 +14,6 @@ from multimodal.preprocessor_config import load_preprocessor_config
 from multimodal.visual_items import image_item, video_items
 
 _IMAGE, _VIDEO = "<image>", "<video>"
-_SMALL = MediaOptions(min_pixels=4096, max_pixels=160 * 160)
 _ODD_SIZES = ((97, 131), (64, 64), (210, 33), (31, 180), (128, 75))  # (height, width) in pixels
 _CLIP = (5, 90, 122)  # frames, height, width; an odd count: the last frame is repeated
 
@@ -25,7 +24,10 @@ class CaseBuilder:
     `build` takes user text in which `<image>` and `<video>` stand for media drawn from the seed.
     """
 
-    def __init__(self, model: str, seed: int = 0) -> None:
+    def __init__(
+        self, model: str, *, seed: int = 0, min_pixels: int = 4096, max_pixels: int = 160 * 160
+    ) -> None:
+        self._options = MediaOptions(min_pixels=min_pixels, max_pixels=max_pixels)
         self._tokenizer = AutoTokenizer.from_pretrained(model)
         config = AutoConfig.from_pretrained(model)
         self._tokens = VisionTokens(
@@ -42,7 +44,9 @@ class CaseBuilder:
         return [
             self.build("text", "What is a circle?"),
             self.build("one image", f"{_IMAGE}What is in the picture?"),
-            self.build("five images", "".join(f"Picture: {_IMAGE}" for _ in _ODD_SIZES) + "Compare."),
+            self.build(
+                "five images", "".join(f"Picture: {_IMAGE}" for _ in _ODD_SIZES) + "Compare."
+            ),
             self.build("one video", f"{_VIDEO}What happens?"),
             self.build("interleaved", f"See {_IMAGE} then {_VIDEO} and {_IMAGE} in order."),
         ]
@@ -51,7 +55,9 @@ class CaseBuilder:
         parts = re.split(f"({_IMAGE}|{_VIDEO})", text)
         media = [self._draw(part) for part in parts if part in (_IMAGE, _VIDEO)]
         content = [
-            {"type": part.strip("<>")} if part in (_IMAGE, _VIDEO) else {"type": "text", "text": part}
+            {"type": part.strip("<>")}
+            if part in (_IMAGE, _VIDEO)
+            else {"type": "text", "text": part}
             for part in parts
             if part
         ]
@@ -77,7 +83,7 @@ class CaseBuilder:
             indices,
             24.0,
             array_digest(frames),
-            _SMALL,
+            self._options,
             self._preprocessor,
             MediaLimits(),
             "parity",
@@ -88,7 +94,7 @@ class CaseBuilder:
         self._num_images += 1
         rgb = self._pixels(size)
         item = image_item(
-            rgb, array_digest(rgb), _SMALL, self._preprocessor, MediaLimits(), "parity"
+            rgb, array_digest(rgb), self._options, self._preprocessor, MediaLimits(), "parity"
         )
         return LoadedMedia("image", (item,))
 

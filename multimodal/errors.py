@@ -1,10 +1,10 @@
-"""What can be wrong with a media item. The layers below HTTP raise these; `server.errors` maps them.
+"""What can be wrong with a media item. Layers below HTTP raise these; `server.errors` maps them.
 
 MediaError
 ├── UnsupportedMedia   the bytes are not of a format that is decoded here
 ├── MediaTooLarge      a limit on bytes, pixels, frames, duration or aspect ratio is exceeded
 ├── MediaCorrupt       the format is known, the content cannot be decoded
-└── InvalidOption      a per-request option (`fps`, `max_pixels`, ...) is out of bounds or contradictory
+└── InvalidOption      a per-request option (`fps`, `max_pixels`, ...) is out of bounds
 """
 
 
@@ -12,8 +12,8 @@ class MediaError(Exception):
     """A media item that cannot be used.
 
     `message` names the limit and the given value and is shown to clients: it never holds a path,
-    an address, decoder output or bytes of the item. `code` is a stable slug. `param` points into the
-    request body (`messages[0].content[1]`) and is filled by the layer that knows it.
+    an address, decoder output or bytes of the item. `code` is a stable slug. `param` points into
+    the request body (`messages[0].content[1]`) and is filled by the layer that knows it.
     """
 
     def __init__(self, message: str, code: str, param: str | None = None) -> None:

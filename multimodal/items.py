@@ -1,4 +1,4 @@
-"""The media of a request on its way to the engine: refs (encoded) -> visual items (pixels and keys)."""
+"""The media of a request on their way to the engine: encoded refs, then items with pixels."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -42,7 +42,7 @@ MediaRef = ImageRef | VideoRef | FramesRef
 
 @dataclass(frozen=True, slots=True)
 class VisualItem:
-    """What the vision tower encodes at once: an image, or one temporal patch (two frames) of a video.
+    """What the vision tower encodes at once: an image, or a temporal patch (two frames) of a video.
 
     In Qwen3-VL the tower attends within a temporal patch only and M-RoPE sees each as a 1 x h x w
     grid, so a video is exactly the list of its temporal patches.
@@ -51,7 +51,7 @@ class VisualItem:
         key: 64 hex digits, the content key (see `multimodal.keys`).
         grid_h, grid_w: ViT patches per side, before merging; multiples of `merge_size`.
         patches: uint8, (grid_h * grid_w, 768) for an image, (grid_h * grid_w, 1536) for a temporal
-            patch: patches in merge order (h/2, w/2, 2, 2), each (frame, row, column, RGB) flattened.
+            patch: in merge order (h/2, w/2, 2, 2), each (frame, row, column, RGB) flattened.
             768 = 16 * 16 * 3, 1536 = 2 frames of that.
     """
 
@@ -66,8 +66,8 @@ class VisualItem:
 class LoadedMedia:
     """One media part of a request, ready for the prompt.
 
-    `timestamps` are the seconds written before each temporal patch of a video, one per item; empty for
-    an image (which has exactly one item).
+    `timestamps` are the seconds written before each temporal patch of a video, one per item; empty
+    for an image, which has exactly one item.
     """
 
     modality: Modality
@@ -77,7 +77,7 @@ class LoadedMedia:
 
 @dataclass(frozen=True, slots=True)
 class PlacedItem:
-    """A visual item at its place in the expanded prompt: `num_tokens` placeholders from `offset` on."""
+    """A visual item in the expanded prompt: `num_tokens` placeholders from `offset` on."""
 
     item: VisualItem
     offset: int

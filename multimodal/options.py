@@ -8,9 +8,10 @@ class MediaOptions:
     """What a request may ask for one media item; `None` means the checkpoint's default.
 
     Images read `min_pixels` and `max_pixels` (pixels of the resized image). Videos read all:
-    `min_pixels`/`max_pixels` per frame, `total_pixels` for the whole clip in qwen-vl-utils' unit (two
-    frames share one temporal patch, so it bounds frames * height * width / 2), `fps` or `num_frames`
-    (mutually exclusive), `max_frames`, and the window `video_start`..`video_end` in seconds.
+    `min_pixels`/`max_pixels` per frame, `total_pixels` for the whole clip in qwen-vl-utils' unit
+    (two frames share one temporal patch, so it bounds frames * height * width / 2), `fps` or
+    `num_frames` (mutually exclusive), `max_frames`, and the window `video_start`..`video_end` in
+    seconds.
     For a list of frames `fps` states the rate at which they were taken (default 2).
     """
 
@@ -39,8 +40,12 @@ class MediaLimits:
     max_source_pixels: int = 64_000_000
     max_decoded_bytes: int = 2 * 1024**3
     max_aspect_ratio: float = 200.0  # the reference's own limit (smart_resize)
-    max_pixels: int = 16_777_216  # 16384 tokens * 32 * 32: the checkpoints' own maximum for an image
-    max_total_pixels: int = 25_165_824 // 2  # the checkpoints' video maximum, in qwen-vl-utils' unit
+    max_pixels: int = (
+        16_777_216  # 16384 tokens * 32 * 32: the checkpoints' own maximum for an image
+    )
+    max_total_pixels: int = (
+        25_165_824 // 2
+    )  # the checkpoints' video maximum, in qwen-vl-utils' unit
     max_fps: float = 60.0
     max_frames: int = 768
     max_video_duration_s: float = 7200.0

@@ -12,8 +12,8 @@ from transformers.utils.hub import cached_file
 class PreprocessorConfig:
     """Preprocessing of one checkpoint. Defaults are those of the published Qwen3-VL checkpoints.
 
-    Pixel bounds are areas: `image_*` of one resized image, `video_*` of frames * height * width of a
-    resized clip. `fps` is the sampling rate in frames per second of video time.
+    Pixel bounds are areas: `image_*` of one resized image, `video_*` of frames * height * width of
+    a resized clip. `fps` is the sampling rate in frames per second of video time.
     """
 
     patch_size: int = 16
@@ -31,7 +31,7 @@ class PreprocessorConfig:
 
     @property
     def factor(self) -> int:
-        """Sides of resized images are multiples of this: one LLM token covers factor x factor pixels."""
+        """Sides of resized images are multiples of it: an LLM token covers a square of this side."""
         return self.patch_size * self.merge_size
 
     @property

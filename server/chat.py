@@ -4,10 +4,9 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import cast
 
 import orjson
 from starlette.requests import Request
@@ -94,11 +93,7 @@ class _Exchange:
         self._request = self._request.model_copy(update={"messages": []})
         answer = prepared.answer
         logger.debug("request %s runs as %s", http_request_id, completion_id)
-        # the protocol promises an iterator that can be closed
-        chunks = cast(
-            AsyncGenerator[GenerationChunk, None],
-            self._backend.engine.generate(prepared.engine_request),
-        )
+        chunks = self._backend.engine.generate(prepared.engine_request)
         try:
             async with aclosing(chunks):
                 deltas = answer.read(self._observe_first(chunks))

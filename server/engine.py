@@ -4,7 +4,7 @@
 vLLM; the tests have a fake one.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -58,9 +58,9 @@ class TokenLogprob:
 class GenerationChunk:
     """New output of one choice since the chunk before.
 
-    `finish_reason` is set on the last chunk of a choice; `error` means that the engine gave up on this
-    request (the engine itself lives). `num_cached_tokens` counts prompt tokens served from the prefix
-    cache.
+    `finish_reason` is set on the last chunk of a choice; `error` means that the engine gave up on
+    this request (the engine itself lives). `num_cached_tokens` counts prompt tokens served from the
+    prefix cache.
     """
 
     index: int
@@ -95,7 +95,7 @@ class Engine(Protocol):
     @property
     def model_info(self) -> ModelInfo: ...
 
-    def generate(self, request: EngineRequest) -> AsyncIterator[GenerationChunk]:
+    def generate(self, request: EngineRequest) -> AsyncGenerator[GenerationChunk, None]:
         """Run a request; closing the iterator early aborts it in the engine.
 
         Raises: InvalidSampling before the first chunk; EngineDead at any time.

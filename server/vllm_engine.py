@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +64,7 @@ class VllmEngine:
     def model_info(self) -> ModelInfo:
         return self._model_info
 
-    async def generate(self, request: EngineRequest) -> AsyncIterator[GenerationChunk]:
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[GenerationChunk, None]:
         prompt = engine_input(request.prompt_token_ids, request.items)
         outputs = self._llm.generate(prompt, _sampling_params(request.sampling), request.request_id)
         try:

@@ -19,7 +19,7 @@ from vllm.model_executor.models.qwen3_moe import (
 from vllm.model_executor.models.utils import PPMissingLayer, maybe_prefix
 from vllm.sequence import IntermediateTensors
 
-# Positions never exceed the number of tokens, so the rotary cache needs no head-room.
+# Positions stay below the number of tokens: no head-room beyond the context.
 _MROPE_POSITIONS_FACTOR = 1
 _DYNAMIC_ARG_DIMS = {
     "input_ids": 0,
@@ -75,8 +75,25 @@ class DeepstackForward:
         return (hidden_states, aux_hidden_states) if aux_hidden_states else hidden_states
 
 
+def extend_rotary_table(rotary: Any, num_positions: int) -> None:
+    """Make vLLM's table of cosines and sines reach `num_positions`, frequencies unchanged.
+
+    With YaRN the table covers the original context times the factor; published advice runs
+    262,144 * 3 to 1,000,000 tokens, which is more. vLLM's own `mrope_positions_factor` would do,
+    but YaRN's frequencies are then computed for the enlarged context.
+    """
+    table = rotary.cos_sin_cache
+    if table.shape[0] >= num_positions:
+        return
+    inv_freq = rotary._compute_inv_freq(rotary.scaling_factor or rotary.base)
+    positions = torch.arange(num_positions, dtype=torch.float32, device=inv_freq.device)
+    angles = torch.outer(positions, inv_freq)
+    extended = torch.cat([angles.cos(), angles.sin()], dim=-1) * rotary.mscale
+    rotary.register_buffer("cos_sin_cache", extended.to(table.dtype), persistent=False)
+
+
 class DenseDecoderLayer(Qwen3DecoderLayer):
-    def __init__(self, **kwargs: object) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs, mrope_positions_factor=_MROPE_POSITIONS_FACTOR)
 
 
@@ -127,6 +144,8 @@ def _init_language_model(
     module.vllm_config = vllm_config
     module.quant_config = vllm_config.quant_config
     module.model = backbone(vllm_config=vllm_config, prefix=maybe_prefix(prefix, "model"))
+    for layer in module.model.layers[module.model.start_layer : module.model.end_layer]:
+        extend_rotary_table(layer.self_attn.rotary_emb, vllm_config.model_config.max_model_len)
     if get_pp_group().is_last_rank:
         module.lm_head = ParallelLMHead(
             config.vocab_size,

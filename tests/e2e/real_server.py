@@ -1,0 +1,202 @@
+"""`qwen3vl-serve serve MODEL` as a process of its own: started, waited for, stopped and checked."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import openai
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+from server.settings import ENV_PREFIX
+
+COMMAND = str(Path(sys.executable).with_name("qwen3vl-serve"))
+MODEL_NAME = "tiny"
+_OPTIONS: Mapping[str, Any] = {
+    "served_model_name": MODEL_NAME,
+    "port": 0,
+    "dtype": "float32",  # so that batching does not change which token is the most likely one
+    "kv_cache_bytes": 256 * 1024**2,
+}
+_ADDRESS = re.compile(r"Uvicorn running on (http://\S+)")
+_START_TIMEOUT_S = 120
+_END_TIMEOUT_S = 60
+_POLL_S = 0.05
+
+
+class RealServer:
+    """A server with the real engine; a context manager that ends with a checked stop.
+
+    Args:
+        log_path: file that takes both output streams of the server.
+        options: settings by name, `max_model_len=256` is `--max-model-len 256`.
+    """
+
+    def __init__(self, model: Path | str, log_path: Path, **options: Any) -> None:
+        self._command = serve_command(str(model), **{**_OPTIONS, **options})
+        self._log_path = log_path
+        self._descendants: set[psutil.Process] = set()
+
+    def __enter__(self) -> Self:
+        with self._log_path.open("wb") as log:
+            self._popen = subprocess.Popen(
+                self._command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=server_environment(),
+                start_new_session=True,
+            )
+        self.process = psutil.Process(self._popen.pid)
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self._kill()
+            raise
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        try:
+            if self._popen.poll() is None and error_type is None:
+                self.terminate()
+                assert self.wait() == 0, self.log
+                self.assert_nothing_left()
+        finally:
+            self._kill()
+
+    @property
+    def log(self) -> str:
+        return self._log_path.read_text(errors="replace")
+
+    @property
+    def engine_process(self) -> psutil.Process:
+        """The process that runs the model."""
+        named = [p for p in self.process.children() if "EngineCore" in " ".join(p.cmdline())]
+        assert len(named) == 1, self.process.children()
+        return named[0]
+
+    @cached_property
+    def base_url(self) -> str:
+        found = _ADDRESS.search(self.log)
+        assert found, self.log
+        return found[1]
+
+    @cached_property
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.base_url}/v1", api_key="none", max_retries=0)
+
+    @cached_property
+    def http(self) -> httpx.Client:
+        return httpx.Client(base_url=self.base_url, timeout=120)
+
+    def ask(self, content: Any, **options: Any) -> Any:
+        """A whole answer to one user message; greedy and short unless the options say otherwise."""
+        return self.client.chat.completions.create(**make_request(content, **options))
+
+    def stream(self, content: Any, **options: Any) -> list[Any]:
+        """The chunks of the same as a stream."""
+        return list(self.ask(content, stream=True, **options))
+
+    def sample(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels."""
+        families = text_string_to_metric_families(self.http.get("/metrics").text)
+        samples = [s for family in families for s in family.samples if s.name == name]
+        found = [s.value for s in samples if labels.items() <= s.labels.items()]
+        assert found, f"{name} {labels} is not in /metrics"
+        return sum(found)
+
+    def terminate(self) -> None:
+        """Ask the server to end."""
+        self._descendants |= set(self.process.children(recursive=True))
+        self._popen.send_signal(signal.SIGTERM)
+
+    def wait(self) -> int:
+        """The exit status, once the server has ended."""
+        return self._popen.wait(_END_TIMEOUT_S)
+
+    def assert_nothing_left(self) -> None:
+        """No process that the server started outlives it by more than a moment."""
+        psutil.wait_procs(self._remaining(), timeout=5)
+        assert self._remaining() == [], self.log
+
+    def _wait_until_ready(self) -> None:
+        def is_ready() -> bool:
+            assert self._popen.poll() is None, self.log
+            if not _ADDRESS.search(self.log):
+                return False
+            return self.http.get("/ready").status_code == 200
+
+        wait_until(is_ready, _START_TIMEOUT_S)
+
+    def _remaining(self) -> list[psutil.Process]:
+        """Descendants that live, those in sessions of their own as far as they were seen."""
+        session = {p for p in psutil.process_iter() if _session_of(p.pid) == self._popen.pid}
+        return [p for p in session | self._descendants if _is_alive(p)]
+
+    def _kill(self) -> None:
+        if self._popen.poll() is None:
+            self._descendants |= set(self.process.children(recursive=True))
+        for process in self._remaining():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._popen.wait(_END_TIMEOUT_S)
+
+
+def serve_command(model: str, **options: Any) -> list[str]:
+    flags = (("--" + name.replace("_", "-"), str(value)) for name, value in options.items())
+    return [COMMAND, "serve", model, *(part for flag in flags for part in flag)]
+
+
+def server_environment(**variables: str) -> dict[str, str]:
+    """The environment of the tests without what they, or who runs them, set for the engine."""
+    ours = (ENV_PREFIX, "VLLM_")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    # PASSIVE: threads of the engine that wait for one another would else take the cores from it
+    # when other processes are busy as well; a token then takes a hundred times as long.
+    return {**inherited, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE", **variables}
+
+
+def make_request(content: Any, **options: Any) -> dict[str, Any]:
+    message = {"role": "user", "content": content}
+    defaults = {"model": MODEL_NAME, "messages": [message], "temperature": 0, "max_tokens": 16}
+    return {**defaults, **options}
+
+
+def wait_until(is_true: Callable[[], bool], timeout_s: float = 30) -> None:
+    """Poll a condition that must come true."""
+    deadline = time.monotonic() + timeout_s
+    while not is_true():
+        assert time.monotonic() < deadline, "it has not come true in time"
+        time.sleep(_POLL_S)
+
+
+@contextmanager
+def open_stream(server: RealServer, content: Any, **options: Any) -> Iterator[Iterator[str]]:
+    """The lines of a streamed answer; leaving the block closes the connection."""
+    body = make_request(content, stream=True, **options)
+    with (
+        httpx.Client(base_url=server.base_url, timeout=120) as client,
+        client.stream("POST", "/v1/chat/completions", json=body) as response,
+    ):
+        assert response.status_code == 200
+        yield response.iter_lines()
+
+
+def _session_of(pid: int) -> int | None:
+    with suppress(ProcessLookupError, PermissionError):
+        return os.getsid(pid)
+    return None
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
