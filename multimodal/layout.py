@@ -47,7 +47,7 @@ def expand_prompt(
         media: images and videos, each in the order of their pads.
         encode_text: plain text -> token ids, without special tokens.
     Raises: ValueError if the number of pads and media parts differs.
-    Source: transformers 5.19 Qwen3VLProcessor; held by tests/parity/test_prompt_layout.py.
+    Source: transformers 5.19 Qwen3VLProcessor; held by tests/parity/test_preprocessing_goldens.py.
     """
     queues = {
         tokens.image_pad: iter([m for m in media if m.modality == "image"]),

@@ -31,7 +31,7 @@ class PreprocessorConfig:
 
     @property
     def factor(self) -> int:
-        """Sides of resized images are multiples of it: an LLM token covers a square of this side."""
+        """Sides of resized images are multiples of it: an LLM token covers a square of this."""
         return self.patch_size * self.merge_size
 
     @property

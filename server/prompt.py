@@ -1,13 +1,15 @@
 """Messages -> token ids. Renders the checkpoint's chat template and tokenises it safely.
 
 What a user types is text, always: `<|im_end|>` or `<|image_pad|>` inside a message never becomes
-the token of that name, while the template's own markers do.
+the token of that name, nor do parts of it that the template joins, while the template's own markers
+do. A mark that occurs nowhere else follows every typed character with which a special token could
+begin; it is taken out again behind the template, where special tokens have been told apart.
 """
 
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +27,7 @@ from server.errors import InvalidRequest
 
 CheckpointKind = Literal["instruct", "thinking", "hybrid"]
 
+_PRIVATE_USE_START, _NUM_PRIVATE_USE = 0xE000, 6400
 _PROBE = [{"role": "user", "content": "hi"}]
 # Tags that models write into their answers, so assistant turns of the history keep them as tokens.
 _ANSWER_TAGS = frozenset({"<think>", "</think>", "<tool_call>", "</tool_call>"})
@@ -52,7 +55,9 @@ class PromptRenderer:
         generation_defaults: sampling defaults from the checkpoint's `generation_config.json`.
     """
 
-    def __init__(self, model: str, revision: str | None = None) -> None:
+    def __init__(
+        self, model: str, revision: str | None = None, max_model_len: int | None = None
+    ) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
         self._template = self._tokenizer.chat_template or _processor_template(model, revision)
         if not self._template:
@@ -71,6 +76,15 @@ class PromptRenderer:
             for token_id, token in self._tokenizer.added_tokens_decoder.items()
         }
         self._added_pattern = _any_of(self._added_tokens)
+        # Typed text is marked here; answers of the history keep the tags that models write.
+        starts = {token[0] for token in self._added_tokens}
+        self._start_pattern = re.compile(f"[{re.escape(''.join(sorted(starts)))}]")
+        self._answer_pattern = re.compile(
+            f"(?:{_any_of(_ANSWER_TAGS).pattern})|({self._start_pattern.pattern})"
+        )
+        self._max_chars = None
+        if max_model_len is not None:
+            self._max_chars = max_model_len * max(map(len, self._tokenizer.get_vocab()))
         self.kind: CheckpointKind = self._detect_kind()
 
     def render(
@@ -81,9 +95,12 @@ class PromptRenderer:
         Args:
             messages: content is a string or a list of {"type": "text" | "image" | "video", ...}.
             enable_thinking: the template's switch; None leaves the template's default.
-        Raises: InvalidRequest if the template refuses the messages.
+        Raises: InvalidRequest if the template refuses the messages, or if they are so long that no
+            tokenisation of them could fit the context.
         """
-        guard = _guard_mark(messages)
+        typed = "".join(_strings(messages))
+        self._check_length(typed)
+        guard = _unused_mark(typed)
         text = self._apply_template(
             [self._guarded(message, guard) for message in messages], enable_thinking
         )
@@ -125,17 +142,26 @@ class PromptRenderer:
             ) from error
         return text
 
+    def _check_length(self, typed: str) -> None:
+        if self._max_chars is not None and len(typed) > self._max_chars:
+            raise InvalidRequest(
+                f"the messages have {len(typed)} characters; the context cannot hold more than "
+                f"{self._max_chars}",
+                "context_length_exceeded",
+                "messages",
+            )
+
     def _guarded(self, message: Mapping[str, Any], guard: str) -> dict[str, Any]:
-        """The message with a mark inside every special token that somebody typed."""
-        kept = _ANSWER_TAGS if message["role"] == "assistant" else frozenset()
+        is_answer = message["role"] == "assistant"
+        pattern = self._answer_pattern if is_answer else self._start_pattern
 
         def mark(match: re.Match[str]) -> str:
-            token = match.group()
-            return token if token in kept else token[0] + guard + token[1:]
+            is_kept = is_answer and match.group(1) is None
+            return match.group() if is_kept else match.group() + guard
 
         def walk(value: Any) -> Any:
             if isinstance(value, str):
-                return self._added_pattern.sub(mark, value)
+                return pattern.sub(mark, value)
             if isinstance(value, list):
                 return [walk(part) for part in value]
             if isinstance(value, dict):
@@ -160,21 +186,37 @@ class PromptRenderer:
         description = json.loads(self._tokenizer.backend_tokenizer.to_str())
         description["added_tokens"] = []
         plain = Tokenizer.from_str(json.dumps(description))
-        return lambda text: list(plain.encode(text, add_special_tokens=False).ids) if text else []
+
+        def encode(text: str) -> list[int]:
+            # the batch form lets other threads run meanwhile
+            return list(plain.encode_batch([text], add_special_tokens=False)[0].ids) if text else []
+
+        return encode
 
 
-def _any_of(tokens: Mapping[str, int]) -> re.Pattern[str]:
+def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:
     longest_first = sorted(tokens, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)))
 
 
-def _guard_mark(messages: Sequence[Mapping[str, Any]]) -> str:
-    """A string that occurs nowhere in the messages: private-use characters, a random number."""
-    text = json.dumps(messages, ensure_ascii=False, default=str)
-    while True:
-        guard = f"\ue000{secrets.token_hex(8)}\ue000"
-        if guard not in text:
-            return guard
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in nested lists and dicts."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _strings(part)
+    elif isinstance(value, Sequence):
+        for part in value:
+            yield from _strings(part)
+
+
+def _unused_mark(text: str) -> str:
+    """Random private-use characters that do not stand in `text` in this order; mostly one."""
+    mark = ""
+    while not mark or mark in text:
+        mark += chr(_PRIVATE_USE_START + secrets.randbelow(_NUM_PRIVATE_USE))
+    return mark
 
 
 def _opens_thinking(rendered: str) -> bool:

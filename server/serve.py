@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -25,8 +26,15 @@ def serve(settings: Settings) -> int:
         level=settings.server.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    # uvicorn passes a signal on when it has shut down; the default action would skip the clean-up.
+    for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
+        signal.signal(number, partial(_exit, status))
     with ExitStack() as stack:
         return uvloop.run(_serve(settings, _locate_model(settings, stack)))
+
+
+def _exit(status: int, *_: object) -> None:
+    raise SystemExit(status)
 
 
 def _locate_model(settings: Settings, stack: ExitStack) -> str:
@@ -57,6 +65,9 @@ async def _serve(settings: Settings, model: str) -> int:
         log_level=settings.server.log_level,
         timeout_graceful_shutdown=max(1, round(settings.server.shutdown_timeout_s)),
         server_header=False,
+        http="h11",  # bounds the size of request headers, which httptools does not
+        ws="none",
+        proxy_headers=False,
     )
     server = uvicorn.Server(config)
     async with _watched(state, server):
@@ -73,7 +84,7 @@ async def _load_backend(settings: Settings, model: str) -> Backend:
 
     engine = await start_engine(model, settings.engine)
     info = engine.model_info
-    renderer = PromptRenderer(model, settings.engine.revision)
+    renderer = PromptRenderer(model, settings.engine.revision, info.max_model_len)
     media = settings.media
     logger.info("serving %s (%s, %s)", info.name, renderer.kind, info.implementation)
     if info.random_weights:

@@ -131,7 +131,7 @@ def _engine_args(model: str, settings: EngineSettings) -> AsyncEngineArgs:
     args: dict[str, Any] = {
         "model": model,
         "revision": settings.revision,
-        "served_model_name": settings.served_model_name,
+        "served_model_name": settings.served_model_name or settings.model,  # a label in /metrics
         "dtype": settings.dtype,
         "max_model_len": settings.max_model_len,
         "max_num_seqs": settings.max_num_seqs,

@@ -58,7 +58,6 @@ def test_a_special_token_inside_another_one_is_text(renderer: PromptRenderer) ->
     assert_is_text(renderer, "user", "<|im_<|im_end|>end|>", "<<|im_end|>>")
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="guarded part by part, then joined")
 @pytest.mark.parametrize("role", ["user", "system", "assistant"])
 @pytest.mark.parametrize("token", SPECIAL)
 def test_a_special_token_spread_over_parts_is_text(
@@ -68,7 +67,6 @@ def test_a_special_token_spread_over_parts_is_text(
         assert_is_text(renderer, role, token[:cut], token[cut:])
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="guarded part by part, then joined")
 def test_random_cuts_of_special_tokens_are_text(renderer: PromptRenderer) -> None:
     rng = random.Random(0)
     for _ in range(200):

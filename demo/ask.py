@@ -1,0 +1,46 @@
+"""Ask a running server about pictures and clips: `python demo/ask.py rocket.jpg "What is this?"`."""
+
+import argparse
+import base64
+import mimetypes
+from pathlib import Path
+from typing import Any
+
+from openai import OpenAI
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="images and videos")
+    parser.add_argument("question")
+    parser.add_argument("--base-url", default="http://127.0.0.1:8000/v1")
+    parser.add_argument("--max-tokens", type=int, default=64)
+    arguments = parser.parse_args()
+    client = OpenAI(base_url=arguments.base_url, api_key="unused")
+    content = [_part(file) for file in arguments.files]
+    stream: Any = client.chat.completions.create(
+        model=client.models.list().data[0].id,
+        messages=[
+            {"role": "user", "content": [*content, {"type": "text", "text": arguments.question}]}
+        ],
+        max_tokens=arguments.max_tokens,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    for chunk in stream:
+        for choice in chunk.choices:
+            print(choice.delta.content or "", end="", flush=True)
+        if chunk.usage:
+            print(f"\n{chunk.usage.model_dump_json(exclude_none=True)}")
+
+
+def _part(file: Path) -> Any:
+    media_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    kind = "video_url" if media_type.startswith("video/") else "image_url"
+    data = base64.b64encode(file.read_bytes()).decode()
+    return {"type": kind, kind: {"url": f"data:{media_type};base64,{data}"}}
+
+
+if __name__ == "__main__":
+    main()
