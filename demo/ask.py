@@ -1,4 +1,4 @@
-"""Ask a running server about pictures and clips: `python demo/ask.py rocket.jpg "What is this?"`."""
+"""Ask a running server about pictures and clips: `demo/ask.py rocket.jpg "What is this?"`."""
 
 import argparse
 import base64

@@ -158,6 +158,7 @@ class EngineUnderTest:
         max_model_len: int,
         max_num_batched_tokens: int = 8192,
         enable_prefix_caching: bool = False,
+        enforce_eager: bool = True,
     ) -> None:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine in this process
         from vllm import LLM
@@ -165,7 +166,7 @@ class EngineUnderTest:
         self._llm = LLM(
             model,
             dtype="float32",
-            enforce_eager=True,
+            enforce_eager=enforce_eager,
             max_model_len=max_model_len,
             max_num_batched_tokens=max_num_batched_tokens,
             max_num_seqs=16,

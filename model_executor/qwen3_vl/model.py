@@ -61,8 +61,9 @@ class DeepstackBuffer:
         self._num_used = is_multimodal.shape[0]
         if self._num_used > self.rows.shape[0]:
             self.rows = self.rows.new_zeros(self._num_used, *self.rows.shape[1:])
-        index = is_multimodal.nonzero().squeeze(1)
-        self.rows[index] = levels.view(-1, *self.rows.shape[1:]).to(self.rows.dtype)
+        mask = is_multimodal.view(-1, 1, 1)
+        # masked_scatter_ needs no count of the mask, for which a GPU would have to be waited for
+        self.rows[: self._num_used].masked_scatter_(mask, levels.to(self.rows.dtype))
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -195,8 +196,8 @@ class Qwen3VLForConditionalGeneration(
         visual = torch.cat(list(multimodal_embeddings))
         hidden_size = inputs_embeds.shape[-1]
         self.deepstack.write(is_multimodal, visual[:, hidden_size:])
-        inputs_embeds[is_multimodal] = visual[:, :hidden_size].to(inputs_embeds.dtype)
-        return inputs_embeds
+        main = visual[:, :hidden_size].to(inputs_embeds.dtype)
+        return inputs_embeds.masked_scatter_(is_multimodal.unsqueeze(-1), main)
 
     def forward(
         self,

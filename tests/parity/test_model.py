@@ -98,6 +98,19 @@ def test_a_fully_cached_image_needs_no_pixels_again(
     assert_equal(case, ours, reference("dense").run(case, NUM_TOKENS))
 
 
+@pytest.mark.parametrize("name", ["dense", "moe"])
+def test_a_compiled_backbone_gives_the_same(
+    name: str,
+    cases: list[ParityCase],
+    engine: Callable[..., EngineUnderTest],
+    expected: Callable[[str], dict[str, Run]],
+) -> None:
+    under_test = engine(name, enforce_eager=False)
+    for case in cases:
+        (ours,) = under_test.run([case], NUM_TOKENS)
+        assert_equal(case, ours, expected(name)[case.name])
+
+
 def test_the_comparison_sees_a_missing_deepstack_level(
     cases: list[ParityCase],
     engine: Callable[..., EngineUnderTest],

@@ -1,0 +1,73 @@
+"""vLLM's GPU runner (V2, asynchronous scheduling) against transformers, which CPU tests cannot see.
+
+Float32 on both sides, so that greedy tokens can be compared; through the server's engine adapter.
+"""
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import pytest
+import torch
+
+from demo.random_checkpoint import CheckpointSpec, build_checkpoint
+from model_executor.parity import ParityCase, Reference
+from model_executor.parity_cases import CaseBuilder
+from multimodal.preprocessor_config import load_preprocessor_config
+from server.engine import EngineRequest, SamplingOptions
+from server.settings import EngineSettings
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+NUM_TOKENS = 64
+
+
+async def generate(model: str, batches: list[list[ParityCase]], max_num_batched_tokens: int):  # type: ignore[no-untyped-def]
+    """Token ids and cached prompt tokens of each case, the batches one after another."""
+    from server.vllm_engine import start_engine
+
+    engine = await start_engine(
+        model,
+        EngineSettings(
+            model=model,
+            dtype="float32",
+            max_model_len=1024,
+            max_num_batched_tokens=max_num_batched_tokens,
+            gpu_memory_utilization=0.3,
+        ),
+    )
+
+    async def run(case: ParityCase) -> tuple[list[int], int]:
+        sampling = SamplingOptions(max_tokens=NUM_TOKENS, temperature=0, ignore_eos=True)
+        request = EngineRequest(uuid.uuid4().hex, case.token_ids, case.items, sampling)
+        token_ids: list[int] = []
+        num_cached = 0
+        async for chunk in engine.generate(request):
+            token_ids += chunk.token_ids
+            num_cached = max(num_cached, chunk.num_cached_tokens)
+        return token_ids, num_cached
+
+    try:
+        return [await asyncio.gather(*map(run, batch)) for batch in batches]
+    finally:
+        await engine.shutdown()
+
+
+@pytest.mark.parametrize("is_moe", [False, True])
+@pytest.mark.parametrize("max_num_batched_tokens", [1024, 32])
+def test_tokens_equal_transformers_alone_in_a_batch_and_from_the_prefix_cache(
+    is_moe: bool, max_num_batched_tokens: int, tmp_path: Path
+) -> None:
+    model = str(build_checkpoint(tmp_path, CheckpointSpec(is_moe=is_moe)))
+    cases = CaseBuilder(model).standard_cases()
+    reference = Reference(model, load_preprocessor_config(model))
+    expected = [list(reference.run(case, NUM_TOKENS).generated) for case in cases]
+    batches = [[case] for case in cases] + [cases, cases]
+    results = asyncio.run(generate(model, batches, max_num_batched_tokens))
+    alone = [tokens for ((tokens, _),) in results[: len(cases)]]
+    assert alone == expected
+    for batch in results[len(cases) :]:
+        assert [tokens for tokens, _ in batch] == expected
+    assert all(num_cached > 0 for _, num_cached in results[-1][1:])
