@@ -3,6 +3,7 @@
 MediaError
 ├── UnsupportedMedia   the bytes are not of a format that is decoded here
 ├── MediaTooLarge      a limit on bytes, pixels, frames, duration or aspect ratio is exceeded
+├── TooManyTokens      the media of a request alone are too many tokens for the context
 ├── MediaCorrupt       the format is known, the content cannot be decoded
 └── InvalidOption      a per-request option (`fps`, `max_pixels`, ...) is out of bounds
 """
@@ -28,6 +29,10 @@ class UnsupportedMedia(MediaError):
 
 
 class MediaTooLarge(MediaError):
+    pass
+
+
+class TooManyTokens(MediaError):
     pass
 
 

@@ -1,13 +1,15 @@
 """Encoded images: what the header says, and the RGB pixels.
 
 Pillow decodes; nothing of what it says reaches a client. Sizes are checked on the header, before
-any pixel is decoded.
+any pixel is decoded; what makes decoding long without many pixels is bounded as well.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -29,6 +31,14 @@ _TRANSPOSE = {
 }
 _SWAPS_SIDES = (5, 6, 7, 8)
 _DEEP_MODES = ("I", "F")  # 32 bits a channel: their range is not defined, so they cannot be shown
+_MAX_READS = 250_000  # 0.3 s; a PNG of 32 MiB in chunks of 8 KiB takes some 12,000
+_JPEG_SIGNATURE = b"\xff\xd8"
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # neither stuffing, restart nor fill
+_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
+_JPEG_FIRST_SEGMENT = 0xC0  # from this marker on a length follows
+_MAX_JPEG_SCANS = 100  # usual are 10
+_MAX_JPEG_MARKERS = 10_000
+_MAX_JPEG_EXIF = 100  # segments; usual is 1
 _PNG_SIGNATURE_BYTES = 8
 _PNG_CHUNK_OVERHEAD = 12  # length, type and checksum, 4 bytes each
 
@@ -45,7 +55,8 @@ class ImageHeader:
 def probe_image(data: bytes) -> ImageHeader:
     """Read the header of an encoded image; no pixel is decoded.
 
-    Raises: UnsupportedMedia, MediaCorrupt; MediaTooLarge for sizes at which Pillow itself refuses.
+    Raises: UnsupportedMedia, MediaCorrupt; MediaTooLarge for sizes at which Pillow itself refuses,
+        and for what would be long to decode.
     """
     with _pillow_errors(), _open(data) as image:
         return _header(image, data)
@@ -96,8 +107,47 @@ def rgb_pixels(image: Image.Image) -> np.ndarray:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
+class _CountedFile(BytesIO):
+    """A file for the loops of Pillow that read millions of tiny chunks, segments, tags or runs."""
+
+    _num_reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._num_reads += 1
+        if self._num_reads > _MAX_READS:
+            raise _too_complex()
+        return super().read(size)
+
+
 def _open(data: bytes) -> Image.Image:
-    return Image.open(BytesIO(data), formats=FORMATS)
+    if data.startswith(_JPEG_SIGNATURE):
+        _check_jpeg(data)
+    return Image.open(_CountedFile(data), formats=FORMATS)
+
+
+def _check_jpeg(data: bytes) -> None:
+    """Every scan is a pass over all pixels, and Pillow joins Exif segments one by one."""
+    if data.count(b"Exif\0\0") > _MAX_JPEG_EXIF:
+        raise _too_complex()
+    if data.count(bytes((0xFF, _JPEG_SCAN))) <= _MAX_JPEG_SCANS:
+        return
+    # Some may be chance: phones append a video, which is never decoded.
+    markers = list(islice(_jpeg_markers(data), _MAX_JPEG_MARKERS + 1))
+    if len(markers) > _MAX_JPEG_MARKERS or markers.count(_JPEG_SCAN) > _MAX_JPEG_SCANS:
+        raise MediaTooLarge(f"the image has more than {_MAX_JPEG_SCANS} scans", "too_many_scans")
+
+
+def _jpeg_markers(data: bytes) -> Iterator[int]:
+    """The markers of the first picture, as a decoder meets them."""
+    position = len(_JPEG_SIGNATURE)
+    while match := _JPEG_MARKER.search(data, position):
+        position = match.end()
+        marker = data[position - 1]
+        if marker == _JPEG_END:
+            return
+        yield marker
+        if marker >= _JPEG_FIRST_SEGMENT:
+            position += int.from_bytes(data[position : position + 2], "big")
 
 
 @contextmanager
@@ -115,6 +165,10 @@ def _pillow_errors() -> Iterator[None]:
         raise MediaTooLarge("the image has too many pixels", "too_many_source_pixels") from None
     except Exception:
         raise _corrupt() from None
+
+
+def _too_complex() -> MediaTooLarge:
+    return MediaTooLarge("the image has too many parts", "image_too_complex")
 
 
 def _corrupt() -> MediaCorrupt:
@@ -149,7 +203,9 @@ def _orientation(image: Image.Image, data: bytes) -> int:
 def _png_exif(data: bytes) -> bytes | None:
     """The eXIf chunk of a PNG, which may stand behind the pixels."""
     position = _PNG_SIGNATURE_BYTES
-    while position + _PNG_CHUNK_OVERHEAD <= len(data):
+    for _ in range(_MAX_READS):  # Pillow reads each chunk more than once, and fails for more
+        if position + _PNG_CHUNK_OVERHEAD > len(data):
+            break
         length = int.from_bytes(data[position : position + 4], "big")
         if data[position + 4 : position + 8] == b"eXIf":
             return data[position + 8 : position + 8 + length]

@@ -29,8 +29,10 @@ class MediaOptions:
 class MediaLimits:
     """Ceilings of the server, checked on the header before decoding and again on what was decoded.
 
-    `max_source_pixels` bounds width * height of an encoded image or frame; `max_decoded_bytes`
-    bounds the RGB bytes, decoded and resized, that one request may make the server hold;
+    `max_source_pixels` bounds width * height of an encoded image or frame, and
+    `max_request_source_pixels` their sum over the images and listed frames of one request;
+    `max_decoded_bytes` bounds the RGB bytes, decoded and resized, that one request may make the
+    server hold;
     `max_video_worker_bytes` is the address space of one process that decodes videos; times are
     seconds of wall clock.
     """
@@ -38,6 +40,7 @@ class MediaLimits:
     max_image_bytes: int = 32 * 1024**2
     max_video_bytes: int = 256 * 1024**2
     max_source_pixels: int = 64_000_000
+    max_request_source_pixels: int = 1_000_000_000  # 768 frames of 720p are 708 million
     max_decoded_bytes: int = 2 * 1024**3
     max_aspect_ratio: float = 200.0  # the reference's own limit (smart_resize)
     max_pixels: int = (

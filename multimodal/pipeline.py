@@ -6,6 +6,7 @@ before anything is decoded; then items are decoded, resized and cut into patches
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,13 +16,25 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from multimodal.errors import MediaError
+from multimodal.errors import MediaError, TooManyTokens
 from multimodal.image import decode_image, probe_image
 from multimodal.items import FramesRef, ImageRef, LoadedMedia, MediaRef, VideoRef
 from multimodal.options import MediaLimits
-from multimodal.plan import check_decoded_bytes, plan_frame_list, plan_video
+from multimodal.plan import (
+    check_decoded_bytes,
+    check_request_source_pixels,
+    plan_frame_list,
+    plan_video,
+)
 from multimodal.preprocessor_config import PreprocessorConfig
-from multimodal.probe import ProbedMedia, check_frame_size, clip_bytes, probe_media
+from multimodal.probe import (
+    Identity,
+    MediaCost,
+    ProbedMedia,
+    check_frame_size,
+    clip_cost,
+    probe_media,
+)
 from multimodal.video import DecodingCancelled, VideoDecoder
 from multimodal.visual_items import (
     frame_list_identities,
@@ -58,23 +71,31 @@ class MediaPipeline:
         self._image_threads = ThreadPoolExecutor(num_workers, "media-image", start_thread)
         self._video_threads = ThreadPoolExecutor(num_workers, "media-video", start_thread)
 
-    async def load(self, refs: Sequence[MediaRef]) -> list[LoadedMedia]:
+    async def load(
+        self, refs: Sequence[MediaRef], max_tokens: int | None = None
+    ) -> list[LoadedMedia]:
         """Load all media of a request, in order; equal ones are processed once.
 
+        Args:
+            max_tokens: placeholders that the prompt has room for; more are refused as soon as the
+                headers tell, before anything is decoded.
         Raises: MediaError with the failing ref's `param`. Whatever else of the request is under way
             has ended by then; so it has when the call is cancelled.
         """
-        request = _Request(self._limits)
+        request = _Request(self._limits, max_tokens)
         probed = await request.results(
-            [self._image_threads.submit(self._probe, ref) for ref in refs]
+            [self._image_threads.submit(self._probe, ref, request) for ref in refs]
         )
-        unique: dict[object, ProbedMedia] = {}
+        counts = Counter(media.identity for media in probed)
+        unique: dict[Identity, ProbedMedia] = {}
         for media in probed:
             unique.setdefault(media.identity, media)
-        for media in unique.values():
+        for identity, media in unique.items():
             with _errors_about(media.ref):
-                request.hold(media.num_bytes)
-        loaded = await request.results([self._submit(media, request) for media in unique.values()])
+                request.charge(media.cost, counts[identity])
+        loaded = await request.results(
+            [self._submit(media, counts[identity], request) for identity, media in unique.items()]
+        )
         by_identity = dict(zip(unique, loaded, strict=True))
         return [by_identity[media.identity] for media in probed]
 
@@ -84,23 +105,23 @@ class MediaPipeline:
         for threads in (self._image_threads, self._video_threads):
             await asyncio.to_thread(threads.shutdown, cancel_futures=True)
 
-    def _probe(self, ref: MediaRef) -> ProbedMedia:
+    def _probe(self, ref: MediaRef, request: "_Request") -> ProbedMedia:
         with _errors_about(ref):
-            return probe_media(ref, self._config, self._limits)
+            return probe_media(ref, self._config, self._limits, request.check_cancelled)
 
-    def _submit(self, media: ProbedMedia, request: "_Request") -> Future[LoadedMedia]:
+    def _submit(self, media: ProbedMedia, count: int, request: "_Request") -> Future[LoadedMedia]:
         is_video_file = isinstance(media.ref, VideoRef)
         threads = self._video_threads if is_video_file else self._image_threads
-        return threads.submit(self._load, media, request)
+        return threads.submit(self._load, media, count, request)
 
-    def _load(self, media: ProbedMedia, request: "_Request") -> LoadedMedia:
+    def _load(self, media: ProbedMedia, count: int, request: "_Request") -> LoadedMedia:
         ref, digests = media.ref, media.digests
         with _errors_about(ref):
             if isinstance(ref, ImageRef):
                 return self._load_image(ref, digests[0])
             if isinstance(ref, FramesRef):
                 return self._load_frames(ref, digests, request)
-            return self._load_video(ref, digests[0], request)
+            return self._load_video(ref, digests[0], count, request)
 
     def _load_image(self, ref: ImageRef, digest: str) -> LoadedMedia:
         rgb = decode_image(ref.data, self._limits)
@@ -125,11 +146,13 @@ class MediaPipeline:
         identities = frame_list_identities(digests, plan)
         return temporal_patches(frames(), plan, "frames", identities, self._config, self._namespace)
 
-    def _load_video(self, ref: VideoRef, digest: str, request: "_Request") -> LoadedMedia:
+    def _load_video(
+        self, ref: VideoRef, digest: str, count: int, request: "_Request"
+    ) -> LoadedMedia:
         with self._decoder.open(ref.data, request.cancelled) as stream:
             header = stream.header
             plan = plan_video(header, ref.options, self._config, self._limits)
-            request.hold(clip_bytes(header.width, header.height, plan))
+            request.charge(clip_cost(header.width, header.height, plan, self._config), count)
             frames, identities = stream.frames(plan.indices), video_identities(digest, plan)
             return temporal_patches(
                 frames, plan, "video", identities, self._config, self._namespace
@@ -137,19 +160,32 @@ class MediaPipeline:
 
 
 class _Request:
-    """What the threads that work for one request share: its memory account and its end."""
+    """What the threads that work for one request share: its account and its end."""
 
-    def __init__(self, limits: MediaLimits) -> None:
+    def __init__(self, limits: MediaLimits, max_tokens: int | None) -> None:
         self.cancelled = threading.Event()
         self._limits = limits
-        self._num_bytes = 0
+        self._max_tokens = max_tokens
+        self._num_bytes = self._num_source_pixels = self._num_tokens = 0
         self._lock = threading.Lock()
 
-    def hold(self, num_bytes: int) -> None:
-        """Add to the RGB bytes that the request holds. Raises: MediaTooLarge."""
+    def charge(self, cost: MediaCost, count: int) -> None:
+        """Account for an item that is loaded once and stands `count` times in the prompt.
+
+        Raises: MediaTooLarge, TooManyTokens.
+        """
         with self._lock:
-            self._num_bytes += num_bytes
+            self._num_bytes += cost.num_bytes
+            self._num_source_pixels += cost.num_source_pixels
+            self._num_tokens += cost.num_tokens * count
             check_decoded_bytes(self._num_bytes, self._limits)
+            check_request_source_pixels(self._num_source_pixels, self._limits)
+            if self._max_tokens is not None and self._num_tokens > self._max_tokens:
+                raise TooManyTokens(
+                    f"images and videos take at least {self._num_tokens} tokens; "
+                    f"the context has room for {self._max_tokens}",
+                    "context_length_exceeded",
+                )
 
     def check_cancelled(self) -> None:
         if self.cancelled.is_set():

@@ -20,6 +20,7 @@ from multimodal.options import MediaLimits, MediaOptions
 from multimodal.preprocessor_config import PreprocessorConfig
 
 FRAME_LIST_FPS = 2.0  # the rate at which a list of frames was taken, unless the request says so
+MIN_FPS = 0.001  # keeps timestamps finite
 RGB_BYTES = 3  # a pixel
 
 
@@ -56,7 +57,7 @@ def check_options(options: MediaOptions, limits: MediaLimits) -> None:
     _check_range("total_pixels", options.total_pixels, limits.max_total_pixels)
     _check_range("num_frames", options.num_frames, limits.max_frames)
     _check_range("max_frames", options.max_frames, limits.max_frames)
-    _check_range("fps", options.fps, limits.max_fps)
+    _check_range("fps", options.fps, limits.max_fps, minimum=MIN_FPS)
     for name, seconds in (("video_start", options.video_start), ("video_end", options.video_end)):
         if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
             raise InvalidOption(
@@ -94,6 +95,16 @@ def check_decoded_bytes(num_bytes: int, limits: MediaLimits) -> None:
         raise MediaTooLarge(
             f"{num_bytes} decoded bytes exceed max_decoded_bytes ({limits.max_decoded_bytes})",
             "too_many_decoded_bytes",
+        )
+
+
+def check_request_source_pixels(num_pixels: int, limits: MediaLimits) -> None:
+    """Raises: MediaTooLarge."""
+    if num_pixels > limits.max_request_source_pixels:
+        raise MediaTooLarge(
+            f"images and listed frames of {num_pixels} pixels in total exceed "
+            f"max_request_source_pixels ({limits.max_request_source_pixels})",
+            "too_many_source_pixels",
         )
 
 
@@ -264,10 +275,10 @@ def _frame_window(num_frames: int, fps: float, options: MediaOptions) -> tuple[i
     return first, last
 
 
-def _check_range(name: str, value: float | None, maximum: float) -> None:
-    if value is not None and not (math.isfinite(value) and 0 < value <= maximum):
+def _check_range(name: str, value: float | None, maximum: float, minimum: float = 1) -> None:
+    if value is not None and not minimum <= value <= maximum:
         raise InvalidOption(
-            f"{name} must be above 0 and at most {maximum}, got {value}", "invalid_option"
+            f"{name} must be from {minimum} to {maximum}, got {value}", "invalid_option"
         )
 
 

@@ -1,6 +1,7 @@
-"""What is known of a media item before it is decoded: digests, sizes, and the memory it takes."""
+"""What is known of a media item before it is decoded: digests, sizes, and what loading it costs."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from multimodal.errors import InvalidOption
 from multimodal.image import ImageHeader, check_image_bytes, probe_image
@@ -19,6 +20,24 @@ from multimodal.plan import (
 from multimodal.preprocessor_config import PreprocessorConfig
 from multimodal.video import check_video_file
 
+Identity = tuple[type[MediaRef], tuple[str, ...], MediaOptions]
+
+
+@dataclass(frozen=True, slots=True)
+class MediaCost:
+    """What loading one media item takes.
+
+    Attributes:
+        num_bytes: RGB held at once.
+        num_source_pixels: decoded from images and listed frames; decoding a video file is bounded
+            by time instead.
+        num_tokens: placeholders in the prompt.
+    """
+
+    num_bytes: int = 0
+    num_source_pixels: int = 0
+    num_tokens: int = 0
+
 
 @dataclass(frozen=True, slots=True)
 class ProbedMedia:
@@ -26,34 +45,48 @@ class ProbedMedia:
 
     Attributes:
         digests: of its files, in order.
-        num_bytes: RGB that loading it will hold at once; 0 for a video file, whose header is read
-            by the process that decodes it.
+        cost: nothing for a video file, whose header is read by the process that decodes it.
     """
 
     ref: MediaRef
     digests: tuple[str, ...]
-    num_bytes: int
+    cost: MediaCost
 
     @property
-    def identity(self) -> tuple[type, tuple[str, ...], MediaOptions]:
+    def identity(self) -> Identity:
         """Equal for refs that give the same visual items."""
         return type(self.ref), self.digests, self.ref.options
 
 
-def probe_media(ref: MediaRef, config: PreprocessorConfig, limits: MediaLimits) -> ProbedMedia:
-    """Check options and headers of one item, and hash its files. Raises: MediaError."""
+def probe_media(
+    ref: MediaRef,
+    config: PreprocessorConfig,
+    limits: MediaLimits,
+    check_cancelled: Callable[[], None],
+) -> ProbedMedia:
+    """Check options and headers of one item, and hash its files.
+
+    Args:
+        check_cancelled: called before each file; ends the work by what it raises.
+    Raises: MediaError.
+    """
+    check_cancelled()
     if isinstance(ref, ImageRef):
         return _probe_image_ref(ref, config, limits)
     if isinstance(ref, FramesRef):
-        return _probe_frames_ref(ref, config, limits)
+        return _probe_frames_ref(ref, config, limits, check_cancelled)
     check_options(ref.options, limits)
     check_video_file(ref.data, limits)
-    return ProbedMedia(ref, (bytes_digest(ref.data),), 0)
+    return ProbedMedia(ref, (bytes_digest(ref.data),), MediaCost())
 
 
-def clip_bytes(width: int, height: int, plan: VideoPlan) -> int:
-    """RGB held while a clip is loaded: one frame as decoded, and all of them resized."""
-    return RGB_BYTES * (width * height + len(plan.indices) * plan.width * plan.height)
+def clip_cost(width: int, height: int, plan: VideoPlan, config: PreprocessorConfig) -> MediaCost:
+    """Of a video file: one frame is held as decoded, and all of them resized."""
+    resized_area = plan.width * plan.height
+    return MediaCost(
+        num_bytes=RGB_BYTES * (width * height + len(plan.indices) * resized_area),
+        num_tokens=len(plan.timestamps) * resized_area // config.factor**2,
+    )
 
 
 def check_frame_size(index: int, width: int, height: int, first: ImageHeader) -> None:
@@ -69,21 +102,32 @@ def check_frame_size(index: int, width: int, height: int, first: ImageHeader) ->
 def _probe_image_ref(ref: ImageRef, config: PreprocessorConfig, limits: MediaLimits) -> ProbedMedia:
     header = _checked_header(ref.data, limits)
     height, width = plan_image(header.height, header.width, ref.options, config, limits)
-    num_bytes = RGB_BYTES * (header.width * header.height + width * height)
-    return ProbedMedia(ref, (bytes_digest(ref.data),), num_bytes)
+    source_area, area = header.width * header.height, width * height
+    cost = MediaCost(
+        num_bytes=RGB_BYTES * (source_area + area),
+        num_source_pixels=source_area,
+        num_tokens=area // config.factor**2,
+    )
+    return ProbedMedia(ref, (bytes_digest(ref.data),), cost)
 
 
 def _probe_frames_ref(
-    ref: FramesRef, config: PreprocessorConfig, limits: MediaLimits
+    ref: FramesRef,
+    config: PreprocessorConfig,
+    limits: MediaLimits,
+    check_cancelled: Callable[[], None],
 ) -> ProbedMedia:
     check_frame_list(len(ref.frames), ref.options, limits)
     first = _checked_header(ref.frames[0], limits)
     for index, frame in enumerate(ref.frames):
+        check_cancelled()
         header = _checked_header(frame, limits)
         check_frame_size(index, header.width, header.height, first)
     plan = plan_frame_list(len(ref.frames), first.height, first.width, ref.options, config, limits)
     digests = tuple(bytes_digest(frame) for frame in ref.frames)
-    return ProbedMedia(ref, digests, clip_bytes(first.width, first.height, plan))
+    cost = clip_cost(first.width, first.height, plan, config)
+    num_source_pixels = len(ref.frames) * first.width * first.height
+    return ProbedMedia(ref, digests, replace(cost, num_source_pixels=num_source_pixels))
 
 
 def _checked_header(data: bytes, limits: MediaLimits) -> ImageHeader:

@@ -118,6 +118,9 @@ class VideoDecoder:
         try:
             if self._closed.is_set():
                 raise DecodingCancelled
+            if worker is not None and not worker.is_alive:
+                worker.kill()
+                worker = None
             if worker is None:
                 worker = _Worker(self._limits)
             worker.begin((cancelled, self._closed), self._limits.video_timeout_s)
@@ -176,6 +179,10 @@ class _Worker:
         except (MediaCorrupt, MediaTooLarge):
             self.kill()
             raise RuntimeError("the video worker process does not start") from None
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
 
     def begin(self, stops: tuple[threading.Event, ...], timeout_s: float) -> None:
         """Start the clock of a job that any of `stops` ends."""

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from multimodal.errors import MediaTooLarge
 from multimodal.items import LoadedMedia
 from server.answer import Answer, Delta, PromptUsage
 from server.completion import CompletionHead, complete
@@ -23,7 +24,7 @@ from server.messages import MediaSource, build_conversation
 from server.metrics import RequestRecord
 from server.protocol import ChatCompletionRequest, parse_chat_request
 from server.reasoning import ReasoningSplitter, resolve_thinking
-from server.request_io import read_json_body, run_while_connected
+from server.request_io import read_json_body, run_while_connected, with_write_timeout
 from server.sampling import check_context, fit_to_context, resolve_sampling
 from server.state import Backend, ServerState
 from server.streaming import iterate_events, send_event_stream
@@ -47,18 +48,18 @@ class ChatCompletions:
         self._metrics = state.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        http_request = Request(scope, receive)
-        with self._metrics.track_request() as record:
-            self._state.require_capacity()
-            max_body_bytes = self._state.settings.server.max_body_bytes
-            request = parse_chat_request(await read_json_body(http_request, max_body_bytes))
-            with self._state.accept() as backend:
-                _check_model(request, backend)
-                record.accept()
-                exchange = _Exchange(self._state, backend, request, record)
-                del request  # large, and not needed any more when the media are loaded
-                respond = exchange.respond(send, http_request.state.request_id)
-                await run_while_connected(receive, respond)
+        http_request, limits = Request(scope, receive), self._state.settings.server
+        with self._metrics.track_request() as record, self._state.accept() as backend:
+            record.accept()
+            request = parse_chat_request(
+                await read_json_body(http_request, limits.max_body_bytes, limits.body_timeout_s)
+            )
+            _check_model(request, backend)
+            exchange = _Exchange(self._state, backend, request, record)
+            del request  # large, and not needed any more when the media are loaded
+            send = with_write_timeout(send, limits.write_timeout_s)
+            respond = exchange.respond(send, http_request.state.request_id)
+            await run_while_connected(receive, respond)
 
 
 def _check_model(request: ChatCompletionRequest, backend: Backend) -> None:
@@ -153,7 +154,8 @@ class _Exchange:
             renderer.render, conversation.messages, enable_thinking=thinking
         )
         check_context(len(rendered.token_ids), max_model_len)
-        media = await self._load_media(conversation.media)
+        num_text_tokens = len(rendered.token_ids) - len(conversation.media)
+        media = await self._load_media(conversation.media, max_model_len - 1 - num_text_tokens)
         prompt = await asyncio.to_thread(renderer.expand, rendered, media)
         num_tokens = len(prompt.token_ids)
         sampling = fit_to_context(sampling, num_tokens, max_model_len)
@@ -170,14 +172,24 @@ class _Exchange:
             Answer(usage, splitters),
         )
 
-    async def _load_media(self, sources: Sequence[MediaSource]) -> list[LoadedMedia]:
+    async def _load_media(
+        self, sources: Sequence[MediaSource], max_tokens: int
+    ) -> list[LoadedMedia]:
         if not sources:
             return []
         backend, metrics = self._backend, self._metrics
         with metrics.media_load_s.time():
             refs = await load_media_refs(sources, backend.fetcher, self._settings.media)
             metrics.media_bytes.inc(sum(map(count_bytes, refs)))
-            media = await backend.pipeline.load(refs)
+            timeout_s = self._settings.media.load_timeout_s
+            try:
+                async with asyncio.timeout(timeout_s):
+                    media = await backend.pipeline.load(refs, max_tokens)
+            except TimeoutError:
+                raise MediaTooLarge(
+                    f"decoding the media took longer than load_timeout_s ({timeout_s:g})",
+                    "media_timeout",
+                ) from None
         for item in media:
             metrics.media_items.labels(item.modality).inc()
         return media

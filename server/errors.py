@@ -4,8 +4,9 @@ ServeError
 ├── ClientError
 │   ├── InvalidRequest          the body does not say what it must, or asks for what is not offered
 │   ├── ModelNotFound           another model is served here
+│   ├── BodyTimeout             the body did not arrive within `server.body_timeout_s`
 │   ├── PayloadTooLarge         the body exceeds `server.max_body_bytes`
-│   └── UnsupportedContentType  the body is not declared as JSON
+│   └── UnsupportedContentType  the body is not declared as JSON, or is compressed
 └── ServerError
     ├── EngineFailed            the engine gave up on this request, and lives
     ├── Overloaded              as many requests as allowed are being served
@@ -28,6 +29,7 @@ from multimodal.errors import (
     MediaCorrupt,
     MediaError,
     MediaTooLarge,
+    TooManyTokens,
     UnsupportedMedia,
 )
 from server.engine import EngineDead, InvalidSampling
@@ -36,6 +38,10 @@ from server.media_url import UrlNotAllowed
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
+_STATUS_HEADERS: Mapping[int, dict[str, str]] = {
+    408: {"Connection": "close"},  # what is left of the body is not waited for
+    503: {"Retry-After": str(RETRY_AFTER_S)},
+}
 MAX_REPORTED_FAULTS = 3
 MAX_NAME_CHARS = 64
 
@@ -59,6 +65,10 @@ class InvalidRequest(ClientError):
 
 
 class ModelNotFound(ClientError):
+    pass
+
+
+class BodyTimeout(ClientError):
     pass
 
 
@@ -89,6 +99,7 @@ class NotReady(ServerError):
 _STATUS: Mapping[type[Exception], int] = {
     InvalidRequest: 400,
     ModelNotFound: 404,
+    BodyTimeout: 408,
     PayloadTooLarge: 413,
     UnsupportedContentType: 415,
     EngineFailed: 500,
@@ -96,6 +107,7 @@ _STATUS: Mapping[type[Exception], int] = {
     NotReady: 503,
     InvalidOption: 400,
     UrlNotAllowed: 400,
+    TooManyTokens: 400,
     MediaTooLarge: 413,
     UnsupportedMedia: 415,
     MediaCorrupt: 422,
@@ -145,7 +157,7 @@ def _describe_routing(error: HTTPException) -> ErrorAnswer:
 def _answer(status: int, message: str, code: str, param: str | None = None) -> ErrorAnswer:
     kind = "invalid_request_error" if status < 500 else "server_error"
     body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-    return ErrorAnswer(status, body, {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {})
+    return ErrorAnswer(status, body, dict(_STATUS_HEADERS.get(status, {})))
 
 
 def invalid_request_from(error: ValidationError) -> InvalidRequest:

@@ -46,6 +46,19 @@ def _check_counts(sources: Sequence[MediaSource], settings: MediaSettings) -> No
                 "too_many_frames",
                 source.param,
             )
+    num_fetched = 0
+    for source in sources:
+        num_fetched += sum(not _is_data_url(url) for url in source.urls)
+        if num_fetched > settings.max_frames:
+            raise MediaTooLarge(
+                f"the request has more than {settings.max_frames} URLs to be fetched",
+                "too_many_media_urls",
+                source.param,
+            )
+
+
+def _is_data_url(url: str) -> bool:
+    return url[:5].lower() == "data:"
 
 
 async def _gather(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -95,7 +108,7 @@ class _RefLoader:
     async def _read(self, url: str, max_bytes: int, param: str) -> tuple[bytes, ...]:
         remaining = self._settings.max_request_bytes - self._num_bytes
         max_bytes = min(max_bytes, max(remaining, 0))
-        if url[:5].lower() == "data:":
+        if _is_data_url(url):
             decoded = await asyncio.to_thread(
                 decode_data_url, url, max_bytes=max_bytes, param=param
             )

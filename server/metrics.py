@@ -38,8 +38,9 @@ class RequestRecord:
         self._metrics.time_to_first_token_s.observe(self.elapsed_s)
 
     def fail(self, status: int) -> None:
-        """A stream that fails half-way is an error with status 200."""
-        self.outcome = "error" if self.is_accepted else "rejected"
+        """The client's fault is a rejection, however late; a stream cut half-way an error 200."""
+        is_refused = not self.is_accepted or 400 <= status < 500
+        self.outcome = "rejected" if is_refused else "error"
         self.status = status
 
     def abort(self) -> None:

@@ -1,35 +1,62 @@
-"""Reading a request: its body up to a bound, and whether its client is still there."""
+"""One HTTP exchange: a body up to a bound, a client that went away, one that does not read."""
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive
+from starlette.types import Message, Receive, Send
 
-from server.errors import PayloadTooLarge, UnsupportedContentType
+from server.errors import BodyTimeout, PayloadTooLarge, UnsupportedContentType
 
 
-async def read_json_body(request: Request, max_bytes: int) -> bytes:
+async def read_json_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
     """The body; reading stops at the bound, whatever the headers say.
 
     Raises: UnsupportedContentType unless it is declared as JSON (a browser sends such a request to
-        another origin only after asking); PayloadTooLarge; ClientDisconnect.
+        another origin only after asking) and not compressed; PayloadTooLarge; BodyTimeout;
+        ClientDisconnect.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         raise UnsupportedContentType(
             "the content type must be application/json", "unsupported_content_type"
         )
-    content_length = request.headers.get("content-length", "")
-    if content_length.isdigit() and int(content_length) > max_bytes:
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedContentType(
+            "a compressed body is not supported; send it without Content-Encoding",
+            "unsupported_content_encoding",
+        )
+    if _declared_length(request) > max_bytes:
         raise _too_large(max_bytes)
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise _too_large(max_bytes)
+    except TimeoutError:
+        raise BodyTimeout(
+            f"the request body did not arrive within {timeout_s:g} s", "body_timeout"
+        ) from None
     return bytes(body)
+
+
+def with_write_timeout(send: Send, timeout_s: float) -> Send:
+    """`send` that takes a client for gone when it has not read enough for so long.
+
+    Raises: ClientDisconnect.
+    """
+
+    async def send_in_time(message: Message) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await send(message)
+        except TimeoutError:
+            raise ClientDisconnect from None
+
+    return send_in_time
 
 
 async def run_while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
@@ -50,6 +77,13 @@ async def run_while_connected(receive: Receive, work: Coroutine[Any, Any, None])
         working.cancel()
         watching.cancel()
         await asyncio.gather(working, watching, return_exceptions=True)
+
+
+def _declared_length(request: Request) -> int:
+    try:
+        return int(request.headers.get("content-length", ""))
+    except ValueError:
+        return 0
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

@@ -32,7 +32,7 @@ def build_router(state: ServerState) -> APIRouter:
         }
         return {"object": "list", "data": [model]}
 
-    @router.get("/health")
+    @router.api_route("/health", methods=["GET", "HEAD"])
     async def check_health() -> dict[str, Any]:
         """Liveness: 200 while loading, and as long as the engine lives."""
         if state.load_failed:
@@ -43,7 +43,7 @@ def build_router(state: ServerState) -> APIRouter:
         info = state.backend.engine.model_info
         return {"status": "ok", "implementation": info.implementation}
 
-    @router.get("/ready")
+    @router.api_route("/ready", methods=["GET", "HEAD"])
     async def check_ready() -> dict[str, str]:
         """Readiness: 200 if a chat request would be accepted and answered by our model."""
         await state.check_ready()

@@ -67,6 +67,15 @@ class ServerSettings(_Group):
         le=65536,
         description="Requests accepted at once, waiting or running; one more gets a 503 at once.",
     )
+    body_timeout_s: float = Field(
+        default=30.0, gt=0, le=3600, description="Seconds in which a request body must arrive."
+    )
+    write_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="Seconds after which a client that does not read its answer is given up.",
+    )
     shutdown_timeout_s: float = Field(
         default=30.0,
         ge=0,
@@ -102,6 +111,11 @@ class MediaSettings(_Group):
         ge=1,
         description="Width * height of an encoded image or frame.",
     )
+    max_request_source_pixels: int = Field(
+        default=_LIMITS.max_request_source_pixels,
+        ge=1,
+        description="Encoded pixels of all images and listed frames of one request together.",
+    )
     max_aspect_ratio: float = Field(
         default=_LIMITS.max_aspect_ratio, ge=1, le=200, description="Longer side / shorter side."
     )
@@ -128,6 +142,12 @@ class MediaSettings(_Group):
         default=_LIMITS.video_timeout_s,
         gt=0,
         description="Seconds that decoding one video may take.",
+    )
+    load_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="Seconds that decoding all media of one request may take, once fetched.",
     )
     max_video_worker_bytes: int = Field(
         default=_LIMITS.max_video_worker_bytes,

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
+from starlette.requests import ClientDisconnect
 from starlette.types import Send
 
 from server.answer import Answer, Delta, describe_logprobs
@@ -26,6 +27,7 @@ async def send_event_stream(
     So whatever fails before the first token still gets its own status. Later the status is gone:
     the error is sent as an event, and `[DONE]`.
     Returns: that error, if any.
+    Raises: ClientDisconnect if `send` does.
     """
     first = await anext(events)
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
@@ -34,6 +36,8 @@ async def send_event_stream(
     try:
         async for event in events:
             await _send_body(send, event)
+    except ClientDisconnect:
+        raise
     except Exception as error:
         failure = error
         await _send_body(send, _encode(describe_error(error, request_id).body))

@@ -57,9 +57,13 @@ class FakePipeline:
 
     def __init__(self) -> None:
         self.refs: list[MediaRef] = []
+        self.max_tokens: int | None = None
 
-    async def load(self, refs: Sequence[MediaRef]) -> list[LoadedMedia]:
+    async def load(
+        self, refs: Sequence[MediaRef], max_tokens: int | None = None
+    ) -> list[LoadedMedia]:
         self.refs.extend(refs)
+        self.max_tokens = max_tokens
         return [self._load(ref) for ref in refs]
 
     async def close(self) -> None:

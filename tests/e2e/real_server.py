@@ -1,4 +1,4 @@
-"""`qwen3vl-serve serve MODEL` as a process of its own: started, waited for, stopped and checked."""
+"""Servers as processes of their own: started, waited for, asked, stopped and checked."""
 
 import os
 import re
@@ -27,22 +27,25 @@ _OPTIONS: Mapping[str, Any] = {
     "dtype": "float32",  # so that batching does not change which token is the most likely one
     "kv_cache_bytes": 256 * 1024**2,
 }
-_ADDRESS = re.compile(r"Uvicorn running on (http://\S+)")
 _START_TIMEOUT_S = 120
 _END_TIMEOUT_S = 60
 _POLL_S = 0.05
 
 
-class RealServer:
-    """A server with the real engine; a context manager that ends with a checked stop.
+class ServerProcess:
+    """An OpenAI-compatible server; a context manager that leaves no process behind.
 
     Args:
         log_path: file that takes both output streams of the server.
-        options: settings by name, `max_model_len=256` is `--max-model-len 256`.
+        variables: for its environment.
     """
 
-    def __init__(self, model: Path | str, log_path: Path, **options: Any) -> None:
-        self._command = serve_command(str(model), **{**_OPTIONS, **options})
+    address: re.Pattern[str]  # what the server writes to its log when it listens
+    ready_path: str
+
+    def __init__(self, command: list[str], log_path: Path, **variables: str) -> None:
+        self._command = command
+        self._variables = variables
         self._log_path = log_path
         self._descendants: set[psutil.Process] = set()
 
@@ -52,7 +55,7 @@ class RealServer:
                 self._command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=server_environment(),
+                env=server_environment(**self._variables),
                 start_new_session=True,
             )
         self.process = psutil.Process(self._popen.pid)
@@ -67,7 +70,7 @@ class RealServer:
         try:
             if self._popen.poll() is None and error_type is None:
                 self.terminate()
-                assert self.wait() == 0, self.log
+                self.wait()
                 self.assert_nothing_left()
         finally:
             self._kill()
@@ -76,17 +79,10 @@ class RealServer:
     def log(self) -> str:
         return self._log_path.read_text(errors="replace")
 
-    @property
-    def engine_process(self) -> psutil.Process:
-        """The process that runs the model."""
-        named = [p for p in self.process.children() if "EngineCore" in " ".join(p.cmdline())]
-        assert len(named) == 1, self.process.children()
-        return named[0]
-
     @cached_property
     def base_url(self) -> str:
-        found = _ADDRESS.search(self.log)
-        assert found, self.log
+        found = self.address.search(self.log)
+        assert found, self._log_tail
         return found[1]
 
     @cached_property
@@ -106,12 +102,12 @@ class RealServer:
         return list(self.ask(content, stream=True, **options))
 
     def sample(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that have these labels."""
-        families = text_string_to_metric_families(self.http.get("/metrics").text)
+        """The sum of a metric's samples that have these labels; 0 before there is any."""
+        text = self.http.get("/metrics").text
+        families = [f for f in text_string_to_metric_families(text) if name.startswith(f.name)]
+        assert families, f"{name} is not in /metrics"
         samples = [s for family in families for s in family.samples if s.name == name]
-        found = [s.value for s in samples if labels.items() <= s.labels.items()]
-        assert found, f"{name} {labels} is not in /metrics"
-        return sum(found)
+        return sum(s.value for s in samples if labels.items() <= s.labels.items())
 
     def terminate(self) -> None:
         """Ask the server to end."""
@@ -125,16 +121,25 @@ class RealServer:
     def assert_nothing_left(self) -> None:
         """No process that the server started outlives it by more than a moment."""
         psutil.wait_procs(self._remaining(), timeout=5)
-        assert self._remaining() == [], self.log
+        assert self._remaining() == [], self._log_tail
 
     def _wait_until_ready(self) -> None:
         def is_ready() -> bool:
-            assert self._popen.poll() is None, self.log
-            if not _ADDRESS.search(self.log):
-                return False
-            return self.http.get("/ready").status_code == 200
+            if self._popen.poll() is not None:
+                raise RuntimeError(f"the server has ended:\n{self._log_tail}")
+            return bool(self.address.search(self.log)) and self._is_ready()
 
         wait_until(is_ready, _START_TIMEOUT_S)
+
+    @property
+    def _log_tail(self) -> str:
+        return "\n".join(self.log.splitlines()[-30:])
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.http.get(self.ready_path).status_code == 200
+        except httpx.ConnectError:  # it writes its address before it listens
+            return False
 
     def _remaining(self) -> list[psutil.Process]:
         """Descendants that live, those in sessions of their own as far as they were seen."""
@@ -148,6 +153,27 @@ class RealServer:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self._popen.wait(_END_TIMEOUT_S)
+
+
+class RealServer(ServerProcess):
+    """`qwen3vl-serve serve MODEL` on a free port.
+
+    Args:
+        options: settings by name, `max_model_len=256` is `--max-model-len 256`.
+    """
+
+    address = re.compile(r"Uvicorn running on (http://\S+)")
+    ready_path = "/ready"
+
+    def __init__(self, model: Path | str, log_path: Path, **options: Any) -> None:
+        super().__init__(serve_command(str(model), **{**_OPTIONS, **options}), log_path)
+
+    @property
+    def engine_process(self) -> psutil.Process:
+        """The process that runs the model."""
+        named = [p for p in self.process.children() if "EngineCore" in " ".join(p.cmdline())]
+        assert len(named) == 1, self.process.children()
+        return named[0]
 
 
 def serve_command(model: str, **options: Any) -> list[str]:
@@ -179,7 +205,7 @@ def wait_until(is_true: Callable[[], bool], timeout_s: float = 30) -> None:
 
 
 @contextmanager
-def open_stream(server: RealServer, content: Any, **options: Any) -> Iterator[Iterator[str]]:
+def open_stream(server: ServerProcess, content: Any, **options: Any) -> Iterator[Iterator[str]]:
     """The lines of a streamed answer; leaving the block closes the connection."""
     body = make_request(content, stream=True, **options)
     with (

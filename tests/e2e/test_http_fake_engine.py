@@ -179,6 +179,13 @@ async def test_text_that_fills_the_context_is_refused_before_media_are_loaded():
     assert server.pipeline.refs == []
 
 
+@pytest.mark.parametrize(("max_model_len", "room"), [(100, 97), (5, 2)])
+async def test_pipeline_is_told_how_many_tokens_fit(max_model_len, room):
+    server = Server(max_model_len=max_model_len)
+    await server.post([{"type": "text", "text": "a b"}, image_part()])
+    assert server.pipeline.max_tokens == room
+
+
 async def test_media_that_fill_the_context_are_refused():
     server = Server(max_model_len=5)
     response = await server.post([image_part(), image_part()])
@@ -313,6 +320,15 @@ async def test_health_names_the_model_class():
     assert (response.status_code, response.json()["implementation"]) == (200, "vllm.Stock")
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+async def test_head_is_answered_like_get_without_a_body(path):
+    server = Server()
+    response = await server.request("HEAD", path)
+    assert (response.status_code, response.content) == (200, b"")
+    server.engine.is_dead = True
+    assert (await server.request("HEAD", path)).status_code == 503
+
+
 async def test_dead_engine_is_neither_healthy_nor_ready():
     server = Server()
     server.engine.is_dead = True
@@ -368,7 +384,7 @@ async def test_foreign_model_class_is_not_ready():
     [
         ([make_chunk("A cat.", finish="stop")], "hi", "done", "200"),
         ([RuntimeError()], "hi", "error", "500"),
-        ([], [image_part(CORRUPT_URL)], "error", "422"),
+        ([], [image_part(CORRUPT_URL)], "rejected", "422"),
         ([], 5, "rejected", "400"),
     ],
 )

@@ -9,6 +9,7 @@ import orjson
 import pytest
 import uvicorn
 
+from server.settings import Settings
 from tests.fake_backend import Server, image_part, make_body
 from tests.fake_engine import make_chunk
 
@@ -35,6 +36,10 @@ class Client:
         self._left.set()
         await self._task
 
+    async def wait(self) -> None:
+        """Stay, until the server is through with the request."""
+        await self._task
+
     async def _receive(self) -> dict[str, Any]:
         if self._messages:
             return self._messages.pop(0)
@@ -45,6 +50,16 @@ class Client:
         self.sent.append(message)
         if message["type"] == "http.response.body":
             self.has_sent_body.set()
+
+
+class UnreadingClient(Client):
+    """It reads the first event of a stream, and nothing from then on."""
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        has_read = self.has_sent_body.is_set()
+        await super()._send(message)
+        if has_read:
+            await asyncio.Event().wait()
 
 
 def assert_aborted(server: Server) -> None:
@@ -59,6 +74,16 @@ async def test_disconnect_mid_stream_aborts_the_engine_request():
     await client.has_sent_body.wait()
     await client.leave()
     assert_aborted(server)
+
+
+async def test_client_that_does_not_read_its_stream_is_given_up():
+    settings = Settings(server={"write_timeout_s": 0.01})
+    server = Server(make_chunk("A "), make_chunk("B "), asyncio.Event(), settings=settings)
+    client = UnreadingClient(server, stream=True)
+    await client.wait()
+    assert_aborted(server)
+    types = [message["type"] for message in client.sent]
+    assert types == ["http.response.start", *["http.response.body"] * 2]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -83,7 +108,7 @@ async def test_disconnect_while_media_are_loaded_never_reaches_the_engine():
     server = Server()
     is_loading, was_cancelled = asyncio.Event(), []
 
-    async def load(refs):
+    async def load(refs, max_tokens):
         is_loading.set()
         try:
             await asyncio.Event().wait()

@@ -1,13 +1,18 @@
 """Hostile bodies and headers: a typed refusal, nothing echoed, and the server goes on."""
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import orjson
 import pytest
 
 from server.errors import InvalidRequest
 from server.protocol import parse_chat_request
+from server.settings import Settings
 from tests.fake_backend import Server, assert_error, make_body
 
 VALID = b'"model":"qwen","messages":[{"role":"user","content":"a"}]'
+JSON = {"content-type": "application/json"}
 PARAMETERS = [
     "temperature",
     "top_p",
@@ -51,9 +56,7 @@ PARAMETERS = [
 )
 async def test_what_is_not_proper_json_is_refused(body: bytes) -> None:
     server = Server()
-    response = await server.request(
-        "POST", "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
-    )
+    response = await server.request("POST", "/v1/chat/completions", content=body, headers=JSON)
     assert_error(response, 400, "invalid_json")
     assert server.engine.requests == []
 
@@ -66,10 +69,80 @@ def test_a_value_of_another_kind_is_refused(name: str, value: object) -> None:
     assert len(caught.value.message) < 400
 
 
-@pytest.mark.xfail(reason="it passes through a float, becomes 2**64, and vLLM cannot send it")
-def test_a_top_k_that_the_engine_cannot_hold_is_refused() -> None:
+@pytest.mark.parametrize("top_k", [2**31, 2**64 - 1])
+def test_a_top_k_that_the_engine_cannot_hold_is_refused(top_k: int) -> None:
+    assert parse_chat_request(b"{" + VALID + b',"top_k":%d}' % (2**31 - 1)).top_k == 2**31 - 1
     with pytest.raises(InvalidRequest):
-        parse_chat_request(b"{" + VALID + b',"top_k":%d}' % (2**64 - 1))
+        parse_chat_request(b"{" + VALID + b',"top_k":%d}' % top_k)
+
+
+@pytest.mark.parametrize("values", [b"{},", b"[],", b"0,", b'{"a":[],"b":[]},', b'"",'])
+def test_millions_of_tiny_values_are_refused_unparsed(
+    values: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[bytes] = []
+    monkeypatch.setattr("server.protocol.orjson.loads", parsed.append)
+    body = b"{" + VALID + b',"metadata":[' + values * 200_001 + b"0]}"
+    with pytest.raises(InvalidRequest) as caught:
+        parse_chat_request(body)
+    assert (caught.value.code, parsed) == ("too_complex", [])
+
+
+def test_content_parts_are_counted_over_all_messages() -> None:
+    def refused_code(num_messages: int) -> str | None:
+        parts = [{"type": "text", "text": "a"}] * 1024
+        messages = [{"role": "user", "content": parts}] * num_messages
+        try:
+            parse_chat_request(orjson.dumps({"model": "qwen", "messages": messages}))
+        except InvalidRequest as error:
+            return error.code
+        return None
+
+    assert [refused_code(4), refused_code(5)] == [None, "too_complex"]
+
+
+async def test_a_body_that_never_ends_is_given_up() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    server = Server(settings=Settings(server={"body_timeout_s": 0.01}))
+    response = await server.request("POST", "/v1/chat/completions", content=body(), headers=JSON)
+    assert_error(response, 408, "body_timeout")
+    assert response.headers["connection"] == "close"
+    assert server.sample("qwen3vl_requests_total", outcome="rejected", status="408") == 1
+
+
+async def test_bodies_that_are_being_read_count_as_requests() -> None:
+    is_reading, release = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        is_reading.set()
+        await release.wait()
+        yield orjson.dumps(make_body())
+
+    async def unread() -> AsyncIterator[bytes]:
+        raise AssertionError("the body of a refused request was read")
+        yield b""
+
+    server = Server(settings=Settings(server={"max_concurrent_requests": 1}))
+    path = "/v1/chat/completions"
+    first = asyncio.create_task(server.request("POST", path, content=slow(), headers=JSON))
+    await is_reading.wait()
+    second = await server.request("POST", path, content=unread(), headers=JSON)
+    assert_error(second, 503, "overloaded")
+    release.set()
+    assert (await first).status_code == 200
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])
+async def test_a_compressed_body_is_refused(encoding: str) -> None:
+    headers = {**JSON, "content-encoding": encoding}
+    response = await Server().request(
+        "POST", "/v1/chat/completions", content=b"\x1f\x8b", headers=headers
+    )
+    message = assert_error(response, 415, "unsupported_content_encoding")
+    assert "Content-Encoding" in message
 
 
 async def test_long_names_and_values_are_not_echoed() -> None:

@@ -16,8 +16,10 @@ from multimodal.errors import (
     MediaCorrupt,
     MediaError,
     MediaTooLarge,
+    TooManyTokens,
     UnsupportedMedia,
 )
+from multimodal.image import probe_image
 from multimodal.items import FramesRef, ImageRef, VideoRef
 from multimodal.keys import bytes_digest
 from multimodal.options import MediaLimits, MediaOptions
@@ -129,14 +131,7 @@ async def test_frames_are_compared_after_orientation(pipeline: MediaPipeline) ->
 async def test_equal_images_are_decoded_once(
     pipeline: MediaPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded = []
-    decode_image = pipeline_module.decode_image
-
-    def counting(data: bytes, limits: MediaLimits) -> np.ndarray:
-        decoded.append(data)
-        return decode_image(data, limits)
-
-    monkeypatch.setattr(pipeline_module, "decode_image", counting)
+    decoded = count_decoded(monkeypatch)
     refs = [image_ref(param="one"), image_ref(param="two"), image_ref(max_pixels=40_000)]
     first, second, smaller = await pipeline.load(refs)
     assert len(decoded) == 2
@@ -194,6 +189,78 @@ async def test_decoded_bytes_of_a_video_are_checked_on_its_header(tmp_path: Path
     error = await load_error(pipeline, video_ref(tmp_path, num_frames=24))
     assert (error.code, error.param) == ("too_many_decoded_bytes", "video")
     await pipeline.close()
+
+
+async def test_source_pixels_are_limited_over_the_whole_request() -> None:
+    # 300 * 200 = 60000, and 6144 for each of the frames
+    pipeline = make_pipeline(MediaLimits(max_request_source_pixels=60_000 + 10 * 6144))
+    fitting = [image_ref(), image_ref(), frames_ref(10)]
+    assert len(await pipeline.load(fitting)) == 3
+    error = await load_error(pipeline, image_ref(), frames_ref(11, param="second"))
+    assert isinstance(error, MediaTooLarge)
+    assert (error.code, error.param) == ("too_many_source_pixels", "second")
+    await pipeline.close()
+
+
+def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The images that the pipeline decodes from now on."""
+    decoded: list[bytes] = []
+    decode_image = pipeline_module.decode_image
+
+    def counting(data: bytes, limits: MediaLimits) -> np.ndarray:
+        decoded.append(data)
+        return decode_image(data, limits)
+
+    monkeypatch.setattr(pipeline_module, "decode_image", counting)
+    return decoded
+
+
+async def test_images_and_frames_over_the_context_are_refused_before_decoding(
+    pipeline: MediaPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 320 * 224 / 32**2 = 70 tokens for each of two equal images; 2 * 96 * 64 / 32**2 = 12
+    refs = [image_ref(), image_ref(), frames_ref(4, param="third")]
+    loaded = await pipeline.load(refs, max_tokens=152)
+    grids = [item.grid_h * item.grid_w // 4 for media in loaded for item in media.items]
+    assert sum(grids) == 152
+    decoded = count_decoded(monkeypatch)
+    with pytest.raises(TooManyTokens, match="at least 152 tokens") as error:
+        await pipeline.load(refs, max_tokens=151)
+    assert (error.value.code, error.value.param) == ("context_length_exceeded", "third")
+    assert decoded == []
+
+
+async def test_video_over_the_context_is_refused_on_its_header(
+    pipeline: MediaPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multimodal.video.VideoStream.frames", None)
+    video = video_ref(tmp_path, num_frames=4)
+    with pytest.raises(TooManyTokens, match="at least 24 tokens"):
+        await pipeline.load([video, video], max_tokens=23)
+
+
+async def test_cancelled_load_stops_reading_headers(
+    pipeline: MediaPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    started, release, probed = asyncio.Event(), threading.Event(), []
+
+    def waiting(data: bytes) -> None:
+        probed.append(data)
+        loop.call_soon_threadsafe(started.set)
+        assert release.wait(10)
+        return probe_image(data)
+
+    monkeypatch.setattr("multimodal.probe.probe_image", waiting)
+    task = asyncio.create_task(pipeline.load([frames_ref(50)]))
+    await started.wait()
+    task.cancel()
+    for _ in range(10):  # the cancellation arrives
+        await asyncio.sleep(0)
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(probed) < 50
 
 
 async def test_decoding_runs_in_named_threads(

@@ -32,6 +32,7 @@ HEADER = VideoHeader(num_frames=240, fps=24.0, width=640, height=480)
         {"num_frames": LIMITS.max_frames + 1},
         {"max_frames": LIMITS.max_frames + 1},
         {"fps": 0.0},
+        {"fps": 5e-324},
         {"fps": -1.0},
         {"fps": math.nan},
         {"fps": math.inf},

@@ -81,6 +81,19 @@ async def test_too_many_listed_frames_are_refused_before_fetching():
     assert fetcher.urls == []
 
 
+async def test_fetched_urls_are_counted_over_the_whole_request():
+    fetcher = FakeFetcher()
+    data = make_source("frames", *[data_url(b"a")] * 3)
+    fitting = [make_source("frames", *["https://a/"] * 2), data, make_source("image", "https://b/")]
+    assert len(await load(*fitting, fetcher=fetcher, max_frames=3)) == 3
+    fetcher.urls.clear()
+    with pytest.raises(MediaTooLarge, match=r"more than 3 URLs") as caught:
+        last = make_source("image", "https://c/", param="last")
+        await load(*fitting, last, fetcher=fetcher, max_frames=3)
+    assert (caught.value.code, caught.value.param) == ("too_many_media_urls", "last")
+    assert fetcher.urls == []
+
+
 async def test_image_over_its_limit_is_refused():
     with pytest.raises(MediaTooLarge, match="3 bytes"):
         await load(make_source("image", data_url(b"abcd")), max_image_bytes=3)

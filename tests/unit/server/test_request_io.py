@@ -3,8 +3,8 @@ import asyncio
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from server.errors import PayloadTooLarge, UnsupportedContentType
-from server.request_io import read_json_body, run_while_connected
+from server.errors import BodyTimeout, PayloadTooLarge, UnsupportedContentType
+from server.request_io import read_json_body, run_while_connected, with_write_timeout
 
 JSON = {"content-type": "application/json; charset=utf-8"}
 
@@ -18,40 +18,82 @@ def make_request(*pieces: bytes, **headers: str) -> tuple[Request, list[bytes]]:
             return {"type": "http.disconnect"}
         return {"type": "http.request", "body": rest.pop(0), "more_body": bool(rest)}
 
-    raw = [(key.replace("_", "-").encode(), value.encode()) for key, value in headers.items()]
+    raw = [
+        (key.replace("_", "-").encode(), value.encode("latin-1")) for key, value in headers.items()
+    ]
     return Request({"type": "http", "headers": raw}, receive), rest
 
 
 async def test_body_is_put_together():
     request, _ = make_request(b'{"a"', b":1}", **JSON)
-    assert await read_json_body(request, 7) == b'{"a":1}'
+    assert await read_json_body(request, 7, timeout_s=60) == b'{"a":1}'
 
 
 async def test_declared_length_over_the_limit_is_refused_unread():
     request, rest = make_request(b"x" * 100, content_length="100", **JSON)
     with pytest.raises(PayloadTooLarge, match="99 bytes"):
-        await read_json_body(request, 99)
+        await read_json_body(request, 99, timeout_s=60)
     assert rest
 
 
 async def test_reading_stops_at_the_limit_whatever_was_declared():
     request, rest = make_request(*[b"x" * 10] * 100, content_length="1", **JSON)
     with pytest.raises(PayloadTooLarge):
-        await read_json_body(request, 25)
+        await read_json_body(request, 25, timeout_s=60)
     assert len(rest) == 97
+
+
+@pytest.mark.parametrize("content_length", ["²", "9" * 5000, "", "x"])
+async def test_declared_length_that_is_no_number_is_passed_over(content_length):
+    request, _ = make_request(b"{}", content_length=content_length, **JSON)
+    assert await read_json_body(request, 99, timeout_s=60) == b"{}"
+
+
+async def test_body_that_does_not_arrive_in_time_is_given_up():
+    request = Request(
+        {"type": "http", "headers": [(b"content-type", b"application/json")]},
+        asyncio.Event().wait,
+    )
+    with pytest.raises(BodyTimeout, match=r"0\.01 s"):
+        await read_json_body(request, 99, timeout_s=0.01)
+
+
+async def test_body_that_is_compressed_is_refused():
+    request, rest = make_request(b"{}", content_encoding="gzip", **JSON)
+    with pytest.raises(UnsupportedContentType, match="compressed"):
+        await read_json_body(request, 99, timeout_s=60)
+    assert rest
+
+
+async def test_client_that_does_not_read_is_taken_for_gone():
+    async def send(message):
+        await asyncio.Event().wait()
+
+    with pytest.raises(ClientDisconnect):
+        await with_write_timeout(send, 0.01)({"type": "http.response.body"})
+
+
+async def test_client_that_reads_gets_every_message():
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    await with_write_timeout(send, 60)({"type": "http.response.body"})
+    assert sent == [{"type": "http.response.body"}]
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "", "application/jsonp"])
 def test_body_that_is_not_declared_as_json_is_refused(content_type):
     request, _ = make_request(b"{}", content_type=content_type)
     with pytest.raises(UnsupportedContentType):
-        asyncio.run(read_json_body(request, 99))
+        asyncio.run(read_json_body(request, 99, timeout_s=60))
 
 
 async def test_client_that_leaves_half_way_is_noticed():
     request, _ = make_request(**JSON)
     with pytest.raises(ClientDisconnect):
-        await read_json_body(request, 99)
+        await read_json_body(request, 99, timeout_s=60)
 
 
 async def never_disconnect():

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from server.errors import InvalidRequest, Overloaded
+from server.errors import EngineFailed, InvalidRequest, Overloaded
 from server.metrics import metrics_of
 
 
@@ -34,10 +34,17 @@ def test_failure_before_acceptance_is_a_rejection(metrics):
 
 
 def test_failure_after_acceptance_is_an_error(metrics):
+    with pytest.raises(EngineFailed), metrics.track_request() as record:
+        record.accept()
+        raise EngineFailed("m", "c")
+    assert count(metrics, "error", "500") == 1
+
+
+def test_refusal_after_acceptance_is_a_rejection(metrics):
     with pytest.raises(InvalidRequest), metrics.track_request() as record:
         record.accept()
         raise InvalidRequest("m", "c")
-    assert count(metrics, "error", "400") == 1
+    assert count(metrics, "rejected", "400") == 1
 
 
 def test_cancelled_request_is_aborted(metrics):

@@ -1,0 +1,44 @@
+"""What an operator sees of a server with the real engine."""
+
+from tests.e2e.real_media import count_bunny_tokens, count_image_tokens, image, text, video
+from tests.e2e.real_server import MODEL_NAME, RealServer, wait_until
+
+
+def test_health_names_our_model_class(hybrid: RealServer):
+    body = hybrid.http.get("/health").json()
+    assert body == {
+        "status": "ok",
+        "implementation": "model_executor.qwen3_vl.model.Qwen3VLForConditionalGeneration",
+    }
+
+
+def test_list_of_models_says_that_the_weights_are_random(hybrid: RealServer):
+    (model,) = hybrid.http.get("/v1/models").json()["data"]
+    assert (model["id"], model["kind"]) == (MODEL_NAME, "hybrid")
+    assert model["random_weights"] is True
+    assert model["max_model_len"] == 32768
+
+
+def test_log_says_that_the_weights_are_random(hybrid: RealServer):
+    assert "the weights of tiny are random" in hybrid.log
+
+
+def test_metrics_count_the_tokens_of_our_media_path(hybrid: RealServer):
+    def counts() -> list[float]:
+        tokens = [hybrid.sample("qwen3vl_prompt_tokens_total", kind=k) for k in ("image", "video")]
+        return [*tokens, hybrid.sample("qwen3vl_media_items_total", modality="image")]
+
+    hybrid.ask([image(), video(), text("hi")])
+    before = counts()
+    hybrid.ask([image(), video(), text("hi")])
+    growth = [after - earlier for after, earlier in zip(counts(), before, strict=True)]
+    assert growth == [count_image_tokens(640, 427), count_bunny_tokens(), 1]
+
+
+def test_metrics_of_the_engine_stand_beside_ours(hybrid: RealServer):
+    names = ("qwen3vl_completion_tokens_total", "vllm:generation_tokens_total")
+    before = [hybrid.sample(name) for name in names]
+    hybrid.ask("hi", max_tokens=9, extra_body={"ignore_eos": True})
+    after = [count + 9 for count in before]
+    # the engine's are recorded beside the answer, so either may come first
+    wait_until(lambda: [hybrid.sample(name) for name in names] == after)
