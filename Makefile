@@ -6,6 +6,8 @@ PORT ?= 8000
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP_INSTALL := $(PY) -m pip install --quiet --no-deps --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
+# Spinning threads of one test's engine would slow down the next one's.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help setup serve test test-all check format clean
 

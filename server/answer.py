@@ -109,7 +109,7 @@ def describe_logprobs(logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:
 
 def _describe_token(token: TokenLogprob) -> dict[str, Any]:
     return {
-        "token": token.token,
+        "token": token.token_bytes.decode("utf-8", errors="replace"),
         "logprob": token.logprob,
-        "bytes": list(token.token.encode("utf-8", errors="replace")),
+        "bytes": list(token.token_bytes),
     }

@@ -78,6 +78,7 @@ class _Exchange:
         request: ChatCompletionRequest,
         record: RequestRecord,
     ) -> None:
+        self._state = state
         self._settings = state.settings
         self._metrics = state.metrics
         self._backend = backend
@@ -108,7 +109,8 @@ class _Exchange:
     async def _send_whole(
         self, send: Send, head: CompletionHead, answer: Answer, deltas: AsyncIterator[Delta]
     ) -> None:
-        body = await complete(head, answer, deltas, with_logprobs=bool(self._request.logprobs))
+        async with self._state.until_shutdown():
+            body = await complete(head, answer, deltas, with_logprobs=bool(self._request.logprobs))
         response = Response(orjson.dumps(body), media_type="application/json")
         start = {"status": 200, "headers": response.raw_headers}
         await send({"type": "http.response.start", **start})
@@ -129,7 +131,8 @@ class _Exchange:
             with_logprobs=bool(self._request.logprobs),
             with_usage=self._request.includes_usage,
         )
-        if await send_event_stream(send, events, http_request_id) is not None:
+        limit = self._state.until_shutdown()
+        if await send_event_stream(send, events, http_request_id, limit) is not None:
             self._record.fail(status=200)
 
     async def _observe_first(

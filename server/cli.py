@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from server.settings import Settings, SettingsError, iterate_fields, load_settings
+from server.settings import (
+    Settings,
+    SettingsError,
+    iterate_fields,
+    load_settings,
+    set_library_defaults,
+)
 
 _POSITIONAL = "engine.model"
 
@@ -14,18 +20,32 @@ _POSITIONAL = "engine.model"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the process's exit status."""
     arguments = _parser().parse_args(argv)
+    set_library_defaults()
     if arguments.command == "check":
+        if _is_missing_folder(arguments.model):
+            return _refuse(f"there is no folder {arguments.model}")
         from model_executor.check import check
 
         return check(arguments.model)
     try:
         settings = _settings(arguments)
     except SettingsError as error:
-        print(f"qwen3vl-serve: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
+    if _is_missing_folder(settings.engine.model):
+        return _refuse(f"there is no folder {settings.engine.model}")
     from server.serve import serve
 
     return serve(settings)
+
+
+def _refuse(message: str) -> int:
+    print(f"qwen3vl-serve: {message}", file=sys.stderr)
+    return 2
+
+
+def _is_missing_folder(model: str) -> bool:
+    """Whether this can only mean a folder, and there is none."""
+    return model.startswith(("/", "./", "../", "~")) and not Path(model).expanduser().is_dir()
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:

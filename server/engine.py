@@ -46,10 +46,13 @@ class EngineRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token with its natural-log probability; `top` holds the most likely alternatives."""
+    """A token with its natural-log probability; `top` holds the most likely alternatives.
+
+    A token may hold a part of a character, so its text is given as bytes.
+    """
 
     token_id: int
-    token: str
+    token_bytes: bytes
     logprob: float
     top: tuple["TokenLogprob", ...] = ()
 

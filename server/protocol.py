@@ -269,7 +269,7 @@ class ChatCompletionRequest(_Model):
     min_p: float | None = Field(default=None, ge=0, le=1)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    repetition_penalty: float | None = Field(default=None, gt=0, le=2)
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=2)
     seed: int | None = Field(default=None, ge=-_INT64, lt=_INT64)
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
     stop: list[str] | None = Field(default=None, description="a single string becomes a list")

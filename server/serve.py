@@ -1,11 +1,15 @@
 """`qwen3vl-serve serve`: from settings to a listening server, and to a clean end."""
 
 import asyncio
+import errno
 import logging
 import signal
+import socket
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
+from types import FrameType
 
 import uvicorn
 import uvloop
@@ -26,15 +30,31 @@ def serve(settings: Settings) -> int:
         level=settings.server.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    warnings.filterwarnings("ignore", module="PIL")  # one line per odd tag of a client's image
     # uvicorn passes a signal on when it has shut down; the default action would skip the clean-up.
     for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
         signal.signal(number, partial(_exit, status))
+    if not _port_is_free(settings):
+        logger.critical("port %d is in use", settings.server.port)
+        return 2
     with ExitStack() as stack:
         return uvloop.run(_serve(settings, _locate_model(settings, stack)))
 
 
 def _exit(status: int, *_: object) -> None:
     raise SystemExit(status)
+
+
+def _port_is_free(settings: Settings) -> bool:
+    """Found out before the model is loaded, which can take minutes."""
+    family = socket.AF_INET6 if ":" in settings.server.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.server.host, settings.server.port))
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
+    return True
 
 
 def _locate_model(settings: Settings, stack: ExitStack) -> str:
@@ -69,10 +89,25 @@ async def _serve(settings: Settings, model: str) -> int:
         ws="none",
         proxy_headers=False,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, state)
     async with _watched(state, server):
         await server.serve()
     return 1 if state.load_failed or state.engine_died else 0
+
+
+class _Server(uvicorn.Server):
+    """Tells the application when a signal has come; uvicorn does so only when all is over."""
+
+    def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
+        super().__init__(config)
+        self._state = state
+        self._loop = asyncio.get_running_loop()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # half of uvicorn's own limit, after which connections are cut without a word
+        grace_s = self._state.settings.server.shutdown_timeout_s / 2
+        self._loop.call_soon_threadsafe(self._state.drain, grace_s)
+        super().handle_exit(sig, frame)
 
 
 async def _load_backend(settings: Settings, model: str) -> Backend:

@@ -1,8 +1,10 @@
 """What the process is serving right now, and whether it takes requests."""
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,6 +56,8 @@ class ServerState:
         self.load_failed = False
         self.engine_died = False
         self.is_draining = False
+        self._end_at: float | None = None  # in the event loop's time
+        self._limits: set[asyncio.Timeout] = set()
         self._num_accepted = 0
 
     async def load(self, load_backend: Callable[[], Awaitable[Backend]]) -> None:
@@ -64,9 +68,26 @@ class ServerState:
             self.load_failed = True
             logger.exception("the model cannot be loaded")
 
-    def drain(self) -> None:
-        """Refuse further requests; those accepted go on."""
+    def drain(self, grace_s: float = math.inf) -> None:
+        """Refuse further requests; those accepted have `grace_s` seconds left."""
         self.is_draining = True
+        if math.isfinite(grace_s):
+            self._end_at = asyncio.get_running_loop().time() + grace_s
+            for limit in self._limits:
+                limit.reschedule(self._end_at)
+
+    @asynccontextmanager
+    async def until_shutdown(self) -> AsyncIterator[None]:
+        """Bound a block by the time left at shutdown. Raises: NotReady when it is over."""
+        try:
+            async with asyncio.timeout_at(self._end_at) as limit:
+                self._limits.add(limit)
+                try:
+                    yield
+                finally:
+                    self._limits.discard(limit)
+        except TimeoutError:
+            raise NotReady("the server is shutting down", "shutting_down") from None
 
     async def close(self) -> None:
         if self.backend is not None:

@@ -1,6 +1,7 @@
 """An answer as server-sent events: the OpenAI objects `chat.completion.chunk`."""
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import orjson
@@ -20,12 +21,18 @@ _HEADERS = [
 
 
 async def send_event_stream(
-    send: Send, events: AsyncIterator[bytes], request_id: str
+    send: Send,
+    events: AsyncIterator[bytes],
+    request_id: str,
+    limit: AbstractAsyncContextManager[None],
 ) -> Exception | None:
     """Send a 200 response and the events; the first one is awaited before anything is sent.
 
     So whatever fails before the first token still gets its own status. Later the status is gone:
     the error is sent as an event, and `[DONE]`.
+
+    Args:
+        limit: entered while the events are sent; what it raises ends them.
     Returns: that error, if any.
     Raises: ClientDisconnect if `send` does.
     """
@@ -34,8 +41,9 @@ async def send_event_stream(
     await _send_body(send, first)
     failure = None
     try:
-        async for event in events:
-            await _send_body(send, event)
+        async with limit:
+            async for event in events:
+                await _send_body(send, event)
     except ClientDisconnect:
         raise
     except Exception as error:

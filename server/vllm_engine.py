@@ -3,7 +3,8 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator
+import socket
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from server.engine import (
     TokenLogprob,
 )
 from server.settings import EngineSettings
+from server.token_bytes import token_bytes
 
 _GIB = 1024**3
 _RANDOM_WEIGHTS_KEY = "qwen3vl_serve_random_weights"  # written by demo.random_checkpoint
@@ -59,6 +61,7 @@ class VllmEngine:
     def __init__(self, llm: AsyncLLM, model_info: ModelInfo) -> None:
         self._llm = llm
         self._model_info = model_info
+        self._token_bytes = token_bytes(llm.get_tokenizer())
 
     @property
     def model_info(self) -> ModelInfo:
@@ -66,11 +69,12 @@ class VllmEngine:
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[GenerationChunk, None]:
         prompt = engine_input(request.prompt_token_ids, request.items)
+        num_top = request.sampling.num_logprobs or 0
         outputs = self._llm.generate(prompt, _sampling_params(request.sampling), request.request_id)
         try:
             async with aclosing(outputs):  # closing it aborts the request in the engine
                 async for output in outputs:
-                    for chunk in _chunks(output, request.sampling.num_logprobs or 0):
+                    for chunk in _chunks(output, num_top, self._token_bytes):
                         yield chunk
         except VLLMValidationError as error:
             raise InvalidSampling(str(error)) from error
@@ -84,6 +88,9 @@ class VllmEngine:
             raise EngineDead("the engine has stopped") from error
 
     async def shutdown(self) -> None:
+        # It would take the end of the engine for its death while the other thread ends it.
+        if self._llm.output_handler is not None:
+            self._llm.output_handler.cancel()
         await asyncio.to_thread(self._llm.shutdown)
 
 
@@ -103,6 +110,7 @@ async def start_engine(model: str, settings: EngineSettings) -> VllmEngine:
     # In a thread of its own: a process forked from a thread that has used OpenMP hangs in it.
     llm = await asyncio.to_thread(start, args)
     try:
+        await llm.collective_rpc("end_with_server", args=(socket.gethostname(), os.getpid()))
         implementation = (await llm.collective_rpc("describe_model"))[0]
         if not implementation.startswith("model_executor."):
             raise RuntimeError(
@@ -203,13 +211,15 @@ def _sampling_params(options: SamplingOptions) -> SamplingParams:
         raise InvalidSampling(str(error)) from error
 
 
-def _chunks(output: RequestOutput, num_top: int) -> list[GenerationChunk]:
+def _chunks(
+    output: RequestOutput, num_top: int, token_bytes: Mapping[int, bytes]
+) -> list[GenerationChunk]:
     return [
         GenerationChunk(
             index=choice.index,
             text=choice.text,
             token_ids=tuple(choice.token_ids),
-            logprobs=_logprobs(choice, num_top),
+            logprobs=_logprobs(choice, num_top, token_bytes),
             finish_reason=_finish_reason(choice.finish_reason),
             num_cached_tokens=output.num_cached_tokens or 0,
         )
@@ -227,12 +237,14 @@ def _finish_reason(reason: str | None) -> FinishReason | None:
     return None if reason is None else known.get(reason, "error")
 
 
-def _logprobs(choice: CompletionOutput, num_top: int) -> tuple[TokenLogprob, ...]:
+def _logprobs(
+    choice: CompletionOutput, num_top: int, token_bytes: Mapping[int, bytes]
+) -> tuple[TokenLogprob, ...]:
     """vLLM gives one dict per token: the drawn token and the `num_top` most likely."""
     logprobs = []
     for drawn_id, candidates in zip(choice.token_ids, choice.logprobs or (), strict=False):
         tokens = {
-            token_id: TokenLogprob(token_id, entry.decoded_token or "", entry.logprob)
+            token_id: TokenLogprob(token_id, token_bytes.get(token_id, b""), entry.logprob)
             for token_id, entry in candidates.items()
         }
         ranks = {token_id: entry.rank or 0 for token_id, entry in candidates.items()}

@@ -187,7 +187,7 @@ def server_environment(**variables: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     # PASSIVE: threads of the engine that wait for one another would else take the cores from it
     # when other processes are busy as well; a token then takes a hundred times as long.
-    return {**inherited, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE", **variables}
+    return {**inherited, "HF_HUB_OFFLINE": "1", **variables}
 
 
 def make_request(content: Any, **options: Any) -> dict[str, Any]:

@@ -101,8 +101,8 @@ async def test_interleaved_choices_are_put_in_order():
 
 
 async def test_logprobs_have_the_openai_form():
-    other = TokenLogprob(8, "é", -2.5)
-    drawn = TokenLogprob(7, "A", -0.5, top=(other,))
+    other = TokenLogprob(8, "é".encode(), -2.5)
+    drawn = TokenLogprob(7, b"A", -0.5, top=(other,))
     server = Server(make_chunk("A", logprobs=(drawn,), finish="stop"))
     choice = (await server.post(logprobs=True, top_logprobs=1)).json()["choices"][0]
     assert choice["logprobs"]["content"] == [

@@ -42,7 +42,7 @@ async def test_client_reads_a_stream_with_usage():
 
 
 async def test_client_reads_logprobs():
-    chunk = make_chunk("A", logprobs=(TokenLogprob(7, "A", -0.5),), finish="stop")
+    chunk = make_chunk("A", logprobs=(TokenLogprob(7, b"A", -0.5),), finish="stop")
     completion = await connect(Server(chunk)).chat.completions.create(
         model="qwen", messages=HELLO, logprobs=True
     )

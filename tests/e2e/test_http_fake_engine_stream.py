@@ -105,7 +105,7 @@ async def test_instruct_stream_has_no_reasoning_fields():
 
 
 async def test_every_logprob_is_sent_even_while_text_is_held_back():
-    tokens = [TokenLogprob(index, str(index), -1.0) for index in range(3)]
+    tokens = [TokenLogprob(index, str(index).encode(), -1.0) for index in range(3)]
     script = [make_chunk("" if i == 1 else "x", logprobs=(t,)) for i, t in enumerate(tokens)]
     events = await stream(Server(*script, make_chunk("", finish="stop")), logprobs=True)
     sent = [c["logprobs"]["content"][0]["token"] for c in find_choices(events) if c["logprobs"]]

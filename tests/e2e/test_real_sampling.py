@@ -152,10 +152,6 @@ def test_logprobs_of_a_stream_are_those_of_the_whole_answer(hybrid: RealServer):
     assert [e.logprob for e in streamed] == pytest.approx([e.logprob for e in whole], abs=1e-4)
 
 
-@pytest.mark.xfail(
-    reason="vLLM gives a token that is part of a character no text; so no bytes",
-    raises=AssertionError,
-)
 def test_bytes_of_the_tokens_make_up_the_answer(hybrid: RealServer, greedy):
     entries = hybrid.ask(QUESTION, logprobs=True, max_tokens=LENGTH).choices[0].logprobs.content
     answer = b"".join(bytes(entry.bytes) for entry in entries)

@@ -70,11 +70,6 @@ def test_folder_of_the_demo_is_removed_after_sigterm(in_time: Ending):
     assert not Path(folder).exists()
 
 
-@pytest.mark.xfail(
-    reason="vLLM's output handler may see its engine end before it is cancelled: a race",
-    raises=AssertionError,
-    strict=False,
-)
 def test_orderly_end_is_logged_without_errors(in_time: Ending):
     assert "Finished server process" in in_time.log
     assert "Traceback" not in in_time.log
@@ -85,9 +80,6 @@ def test_server_does_not_wait_longer_than_its_shutdown_timeout(too_late: Ending)
     assert len(too_late.events) < 15_000
 
 
-@pytest.mark.xfail(
-    reason="uvicorn cancels the request, and its connection is just closed", raises=AssertionError
-)
 def test_stream_that_cannot_be_finished_ends_with_an_error_event(too_late: Ending):
     assert not too_late.cut
     *_, last, done = too_late.events

@@ -66,9 +66,6 @@ def test_server_ends_for_its_supervisor_when_the_engine_dies(aftermath: Aftermat
     assert "the engine has stopped" in aftermath.log
 
 
-@pytest.mark.xfail(
-    reason="nothing in the engine's process watches the server's", raises=AssertionError
-)
 def test_engine_ends_when_the_server_is_killed(hybrid_checkpoint: Path, tmp_path: Path):
     with RealServer(hybrid_checkpoint, tmp_path / "log", max_model_len=256) as server:
         server.process.kill()
