@@ -9,8 +9,6 @@ import torch
 
 from demo.random_checkpoint import CheckpointSpec, build_checkpoint
 
-MODEL_NAME = "demo"
-
 # Small pictures and clips keep a CPU's answers prompt: at most 980 and 4096 visual tokens.
 _SPEC = CheckpointSpec(
     image_max_pixels=980 * 32**2, video_max_pixels=2 * 4096 * 32**2, dtype=torch.bfloat16

@@ -1,1 +1,1 @@
-"""The vLLM plugin: `register()` and the Qwen3-VL forward pass."""
+"""Qwen3-VL for vLLM: the forward pass, checkpoint loading, and the comparison with transformers."""

@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from contextlib import suppress
 from threading import Thread
 from typing import Any
 
@@ -32,6 +33,7 @@ class WorkerExtension:
 
 
 def _end_after(server: psutil.Process) -> None:
-    while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
-        time.sleep(_WATCH_INTERVAL_S)
+    with suppress(psutil.NoSuchProcess):
+        while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(_WATCH_INTERVAL_S)
     os._exit(1)

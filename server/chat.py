@@ -91,7 +91,8 @@ class _Exchange:
         # not the client's request id: the engine's must be unique
         completion_id = f"chatcmpl-{uuid.uuid4().hex}"
         head = CompletionHead(completion_id, int(time.time()), model_info.name)
-        prepared = await self._prepare(completion_id)
+        async with self._state.until_shutdown():
+            prepared = await self._prepare(completion_id)
         self._request = self._request.model_copy(update={"messages": []})
         answer = prepared.answer
         logger.debug("request %s runs as %s", http_request_id, completion_id)
@@ -131,7 +132,7 @@ class _Exchange:
             with_logprobs=bool(self._request.logprobs),
             with_usage=self._request.includes_usage,
         )
-        limit = self._state.until_shutdown()
+        limit = self._state.until_shutdown
         if await send_event_stream(send, events, http_request_id, limit) is not None:
             self._record.fail(status=200)
 

@@ -45,7 +45,7 @@ def _refuse(message: str) -> int:
 
 def _is_missing_folder(model: str) -> bool:
     """Whether this can only mean a folder, and there is none."""
-    return model.startswith(("/", "./", "../", "~")) and not Path(model).expanduser().is_dir()
+    return model.startswith(("/", "./", "../")) and not Path(model).is_dir()
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:

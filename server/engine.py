@@ -1,7 +1,6 @@
 """The border between HTTP and the engine: plain types, and the `Engine` protocol.
 
-`server.vllm_engine` implements it with vLLM and is the only file of the API process that imports
-vLLM; the tests have a fake one.
+`server.vllm_engine` implements it with vLLM; the tests have a fake one.
 """
 
 from collections.abc import AsyncGenerator, Mapping

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jinja2 import TemplateError
 from tokenizers import Tokenizer
@@ -24,8 +24,7 @@ from multimodal.items import LoadedMedia
 from multimodal.layout import ExpandedPrompt, VisionTokens, expand_prompt
 from multimodal.preprocessor_config import load_preprocessor_config
 from server.errors import InvalidRequest
-
-CheckpointKind = Literal["instruct", "thinking", "hybrid"]
+from server.reasoning import ModelKind
 
 _PRIVATE_USE_START, _NUM_PRIVATE_USE = 0xE000, 6400
 _PROBE = [{"role": "user", "content": "hi"}]
@@ -85,7 +84,7 @@ class PromptRenderer:
         self._max_chars = None
         if max_model_len is not None:
             self._max_chars = max_model_len * max(map(len, self._tokenizer.get_vocab()))
-        self.kind: CheckpointKind = self._detect_kind()
+        self.kind: ModelKind = self._detect_kind()
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], *, enable_thinking: bool | None
@@ -118,7 +117,7 @@ class PromptRenderer:
             rendered.token_ids, media, self._vision_tokens, self._encode_text, self._merge_size
         )
 
-    def _detect_kind(self) -> CheckpointKind:
+    def _detect_kind(self) -> ModelKind:
         default = self._apply_template(_PROBE, None)
         if self._apply_template(_PROBE, False) != self._apply_template(_PROBE, True):
             return "hybrid"

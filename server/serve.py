@@ -1,8 +1,8 @@
 """`qwen3vl-serve serve`: from settings to a listening server, and to a clean end."""
 
 import asyncio
-import errno
 import logging
+import math
 import signal
 import socket
 import warnings
@@ -15,13 +15,14 @@ import uvicorn
 import uvloop
 
 from server.app import create_app
-from server.engine import EngineDead
-from server.settings import Settings
+from server.engine import Engine, EngineDead
+from server.settings import EMBEDDED_MODEL, Settings
 from server.state import Backend, ServerState
 
 logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_S = 1.0
+_CUT_AFTER_S = 5
 
 
 def serve(settings: Settings) -> int:
@@ -34,8 +35,11 @@ def serve(settings: Settings) -> int:
     # uvicorn passes a signal on when it has shut down; the default action would skip the clean-up.
     for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
         signal.signal(number, partial(_exit, status))
-    if not _port_is_free(settings):
-        logger.critical("port %d is in use", settings.server.port)
+    host, port = settings.server.host, settings.server.port
+    try:
+        _try_to_bind(host, port)
+    except OSError as error:
+        logger.critical("cannot listen on %s port %d: %s", host, port, error.strerror)
         return 2
     with ExitStack() as stack:
         return uvloop.run(_serve(settings, _locate_model(settings, stack)))
@@ -45,23 +49,19 @@ def _exit(status: int, *_: object) -> None:
     raise SystemExit(status)
 
 
-def _port_is_free(settings: Settings) -> bool:
-    """Found out before the model is loaded, which can take minutes."""
-    family = socket.AF_INET6 if ":" in settings.server.host else socket.AF_INET
-    with socket.socket(family) as probe:
+def _try_to_bind(host: str, port: int) -> None:
+    """Fail before the model is loaded, which can take minutes. Raises: OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.server.host, settings.server.port))
-        except OSError as error:
-            return error.errno != errno.EADDRINUSE
-    return True
+        probe.bind(address)
 
 
 def _locate_model(settings: Settings, stack: ExitStack) -> str:
-    from demo.embedded import MODEL_NAME, embedded_checkpoint
-
-    if settings.engine.model != MODEL_NAME:
+    if settings.engine.model != EMBEDDED_MODEL:
         return settings.engine.model
+    from demo.embedded import embedded_checkpoint  # imports transformers' models
+
     return str(stack.enter_context(embedded_checkpoint()))
 
 
@@ -83,7 +83,8 @@ async def _serve(settings: Settings, model: str) -> int:
         host=settings.server.host,
         port=settings.server.port,
         log_level=settings.server.log_level,
-        timeout_graceful_shutdown=max(1, round(settings.server.shutdown_timeout_s)),
+        # requests that run out of time are told so before their connections are cut
+        timeout_graceful_shutdown=math.ceil(settings.server.shutdown_timeout_s) + _CUT_AFTER_S,
         server_header=False,
         http="h11",  # bounds the size of request headers, which httptools does not
         ws="none",
@@ -104,23 +105,30 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # half of uvicorn's own limit, after which connections are cut without a word
-        grace_s = self._state.settings.server.shutdown_timeout_s / 2
+        grace_s = self._state.settings.server.shutdown_timeout_s
         self._loop.call_soon_threadsafe(self._state.drain, grace_s)
         super().handle_exit(sig, frame)
 
 
 async def _load_backend(settings: Settings, model: str) -> Backend:
+    from server.vllm_engine import start_engine
+
+    engine = await start_engine(model, settings.engine)
+    try:
+        return _assemble(settings, model, engine)
+    except BaseException:
+        await engine.shutdown()
+        raise
+
+
+def _assemble(settings: Settings, model: str, engine: Engine) -> Backend:
     from multimodal.pipeline import MediaPipeline
     from multimodal.preprocessor_config import load_preprocessor_config
     from server.media_fetch import MediaFetcher
     from server.prompt import PromptRenderer
-    from server.vllm_engine import start_engine
 
-    engine = await start_engine(model, settings.engine)
-    info = engine.model_info
+    info, media = engine.model_info, settings.media
     renderer = PromptRenderer(model, settings.engine.revision, info.max_model_len)
-    media = settings.media
     logger.info("serving %s (%s, %s)", info.name, renderer.kind, info.implementation)
     if info.random_weights:
         logger.warning("the weights of %s are random: its answers mean nothing", info.name)

@@ -25,6 +25,7 @@ from multimodal.options import MediaLimits
 
 ENV_PREFIX = "QWEN3VL_"
 ENV_DELIMITER = "__"
+EMBEDDED_MODEL = "demo"
 _LIMITS = MediaLimits()
 _MIB = 1024**2
 
@@ -198,7 +199,7 @@ class EngineSettings(_Group):
     """The model and the engine that runs it. `None` leaves the choice to the profile."""
 
     model: str = Field(
-        default="demo",
+        default=EMBEDDED_MODEL,
         min_length=1,
         description="Local folder or Hugging Face name; `demo` is embedded.",
     )
@@ -298,7 +299,7 @@ def set_library_defaults() -> None:
 
 
 def render_settings_table() -> str:
-    """The settings as a markdown table, for the README: name, variable, default, meaning."""
+    """The settings as a markdown table, for docs/settings.md: name, variable, default, meaning."""
     rows = ["| Setting | Environment variable | Default | Meaning |", "|---|---|---|---|"]
     for name, field in iterate_fields():
         rows.append(

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:  # both import transformers, which takes seconds
 
 logger = logging.getLogger(__name__)
 
-OWN_MODELS = "model_executor."
-
 
 @dataclass(frozen=True, slots=True)
 class Backend:
@@ -35,9 +33,10 @@ class Backend:
     fetcher: MediaFetcher
 
     async def close(self) -> None:
-        await self.fetcher.close()
-        await self.pipeline.close()
-        await self.engine.shutdown()
+        async with AsyncExitStack() as stack:  # one that fails does not keep the others
+            stack.push_async_callback(self.engine.shutdown)
+            stack.push_async_callback(self.pipeline.close)
+            stack.push_async_callback(self.fetcher.close)
 
 
 class ServerState:
@@ -69,9 +68,9 @@ class ServerState:
             logger.exception("the model cannot be loaded")
 
     def drain(self, grace_s: float = math.inf) -> None:
-        """Refuse further requests; those accepted have `grace_s` seconds left."""
+        """Refuse further requests; those accepted have `grace_s` seconds from the first call."""
         self.is_draining = True
-        if math.isfinite(grace_s):
+        if self._end_at is None and math.isfinite(grace_s):
             self._end_at = asyncio.get_running_loop().time() + grace_s
             for limit in self._limits:
                 limit.reschedule(self._end_at)
@@ -79,14 +78,17 @@ class ServerState:
     @asynccontextmanager
     async def until_shutdown(self) -> AsyncIterator[None]:
         """Bound a block by the time left at shutdown. Raises: NotReady when it is over."""
+        limit = asyncio.timeout_at(self._end_at)
         try:
-            async with asyncio.timeout_at(self._end_at) as limit:
+            async with limit:
                 self._limits.add(limit)
                 try:
                     yield
                 finally:
                     self._limits.discard(limit)
         except TimeoutError:
+            if not limit.expired():
+                raise
             raise NotReady("the server is shutting down", "shutting_down") from None
 
     async def close(self) -> None:
@@ -99,22 +101,18 @@ class ServerState:
             raise NotReady("the model is not loaded", "not_ready")
         return self.backend
 
-    def require_capacity(self) -> None:
-        """Raises: NotReady, Overloaded."""
-        self.require_backend()
+    @contextmanager
+    def accept(self) -> Iterator[Backend]:
+        """A place among the requests being served. Raises: NotReady, Overloaded, at once."""
+        backend = self.require_backend()
         if self.is_draining:
             raise NotReady("the server is shutting down", "shutting_down")
         limit = self.settings.server.max_concurrent_requests
         if self._num_accepted >= limit:
             raise Overloaded(f"{limit} requests are being served already", "overloaded")
-
-    @contextmanager
-    def accept(self) -> Iterator[Backend]:
-        """A place among the requests being served. Raises: NotReady, Overloaded, at once."""
-        self.require_capacity()
         self._num_accepted += 1
         try:
-            yield self.require_backend()
+            yield backend
         finally:
             self._num_accepted -= 1
 
@@ -123,6 +121,4 @@ class ServerState:
         backend = self.require_backend()
         if self.is_draining:
             raise NotReady("the server is shutting down", "shutting_down")
-        if not backend.engine.model_info.implementation.startswith(OWN_MODELS):
-            raise NotReady("the engine runs another model class than this server's", "wrong_model")
         await backend.engine.check_health()

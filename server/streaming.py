@@ -1,6 +1,6 @@
 """An answer as server-sent events: the OpenAI objects `chat.completion.chunk`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -24,7 +24,7 @@ async def send_event_stream(
     send: Send,
     events: AsyncIterator[bytes],
     request_id: str,
-    limit: AbstractAsyncContextManager[None],
+    limit: Callable[[], AbstractAsyncContextManager[None]],
 ) -> Exception | None:
     """Send a 200 response and the events; the first one is awaited before anything is sent.
 
@@ -32,16 +32,17 @@ async def send_event_stream(
     the error is sent as an event, and `[DONE]`.
 
     Args:
-        limit: entered while the events are sent; what it raises ends them.
+        limit: made and entered while events are awaited and sent; what it raises ends them.
     Returns: that error, if any.
     Raises: ClientDisconnect if `send` does.
     """
-    first = await anext(events)
+    async with limit():
+        first = await anext(events)
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
     await _send_body(send, first)
     failure = None
     try:
-        async with limit:
+        async with limit():
             async for event in events:
                 await _send_body(send, event)
     except ClientDisconnect:

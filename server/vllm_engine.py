@@ -1,4 +1,4 @@
-"""The `Engine` over vLLM's AsyncLLM. The only file of the API process that imports vLLM."""
+"""The `Engine` over vLLM's AsyncLLM: with `multimodal.vllm_input`, all of vLLM in this process."""
 
 import asyncio
 import json
@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +37,6 @@ from server.token_bytes import token_bytes
 _GIB = 1024**3
 _RANDOM_WEIGHTS_KEY = "qwen3vl_serve_random_weights"  # written by demo.random_checkpoint
 _FIT_MEMORY = -1  # vLLM: the longest context that the KV cache holds
-
-
-@dataclass(frozen=True, slots=True)
-class CpuProfile:
-    """Engine defaults on a CPU: no compilation, small batches, a KV cache of stated size.
-
-    vLLM would claim 92 % of the memory; a quarter of what is free, at most 8 GiB, leaves room.
-    """
-
-    max_num_seqs: int = 32
-    max_num_batched_tokens: int = 2048
-    max_kv_cache_bytes: int = 8 * _GIB
-
-    def kv_cache_bytes(self) -> int:
-        available: int = psutil.virtual_memory().available
-        return min(available // 4, self.max_kv_cache_bytes)
 
 
 class VllmEngine:
@@ -151,21 +135,28 @@ def _engine_args(model: str, settings: EngineSettings) -> AsyncEngineArgs:
         "enforce_eager": settings.enforce_eager,
         "seed": settings.seed,
     }
-    if _is_cpu(settings):
-        profile = CpuProfile()
-        args["max_model_len"] = settings.max_model_len or _FIT_MEMORY
-        args["max_num_seqs"] = settings.max_num_seqs or profile.max_num_seqs
-        args["max_num_batched_tokens"] = (
-            settings.max_num_batched_tokens or profile.max_num_batched_tokens
-        )
-        args["kv_cache_memory_bytes"] = settings.kv_cache_bytes or profile.kv_cache_bytes()
-        args["enforce_eager"] = settings.enforce_eager is not False
+    given = {name: value for name, value in args.items() if value is not None}
+    defaults = _cpu_defaults() if _is_cpu(settings) else {}
     return AsyncEngineArgs(
-        **{name: value for name, value in args.items() if value is not None},
+        **(defaults | given),
         # Items carry our own keys; vLLM's processor cache would mirror them in two processes.
         mm_processor_cache_gb=0,
         worker_extension_cls="model_executor.worker_extension.WorkerExtension",
     )
+
+
+def _cpu_defaults() -> dict[str, Any]:
+    """No compilation, small batches, a KV cache of stated size.
+
+    vLLM would claim 92 % of the memory; a quarter of what is free, at most 8 GiB, leaves room.
+    """
+    return {
+        "max_model_len": _FIT_MEMORY,
+        "max_num_seqs": 32,
+        "max_num_batched_tokens": 2048,
+        "kv_cache_memory_bytes": min(psutil.virtual_memory().available // 4, 8 * _GIB),
+        "enforce_eager": True,
+    }
 
 
 def _start_in_one_process(args: AsyncEngineArgs) -> AsyncLLM:

@@ -21,7 +21,11 @@ from vllm.model_executor.models.interfaces import (
 )
 from vllm.model_executor.models.module_mapping import MultiModelKeys
 from vllm.model_executor.models.qwen3_moe import Qwen3MoeSparseMoeBlock
-from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
+from vllm.model_executor.models.utils import (
+    AutoWeightsLoader,
+    StageMissingLayer,
+    maybe_prefix,
+)
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
@@ -59,8 +63,7 @@ class DeepstackBuffer:
         """Args: is_multimodal (num_tokens,) bool; levels (num_visual_tokens, L * hidden)."""
         self.clear()
         self._num_used = is_multimodal.shape[0]
-        if self._num_used > self.rows.shape[0]:
-            self.rows = self.rows.new_zeros(self._num_used, *self.rows.shape[1:])
+        assert self._num_used <= self.rows.shape[0]
         mask = is_multimodal.view(-1, 1, 1)
         # masked_scatter_ needs no count of the mask, for which a GPU would have to be waited for
         self.rows[: self._num_used].masked_scatter_(mask, levels.to(self.rows.dtype))
@@ -114,9 +117,10 @@ class Qwen3VLForConditionalGeneration(
                 quant_config=vllm_config.quant_config,
                 prefix=maybe_prefix(prefix, "visual"),
             )
+        has_levels = get_pp_group().is_first_rank and not isinstance(self.visual, StageMissingLayer)
         self.deepstack = DeepstackBuffer(
             vllm_config.scheduler_config.max_num_batched_tokens,
-            len(vision.deepstack_visual_indexes),
+            len(vision.deepstack_visual_indexes) if has_levels else 0,
             self.config.text_config.hidden_size,
         )
         with self._mark_language_model(vllm_config):
@@ -254,10 +258,8 @@ class Qwen3VLMoeForConditionalGeneration(Qwen3VLForConditionalGeneration, Mixtur
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        # gate_up_proj belongs here only if some layers are dense; the language model knows.
-        self.packed_modules_mapping = (
-            self.packed_modules_mapping | self.language_model.packed_modules_mapping
-        )
+        if self.config.text_config.mlp_only_layers:
+            self.packed_modules_mapping = _ATTENTION_PACKING | _MLP_PACKING
         self._set_expert_counts()
 
     def _moe_blocks(self) -> list[Any]:

@@ -6,6 +6,7 @@ L DeepStack levels. Patches come in merge order: the four patches of a visual to
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +25,10 @@ from vllm.model_executor.layers.linear import (
 )
 from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.layers.rotary_embedding.common import ApplyRotaryEmb
-from vllm.model_executor.models.vision import get_vit_attn_backend, is_vit_use_data_parallel
+from vllm.model_executor.models.vision import (
+    get_fp8_padded_hidden_size,
+    get_vit_attn_backend,
+)
 
 Grid = tuple[int, int]  # (h, w) in patches
 
@@ -51,6 +55,7 @@ class VisionPatchEmbed(nn.Module):
         self.in_channels = config.in_channels
         self.frame_size = config.in_channels * config.patch_size**2
         self.image_mean, self.image_std = image_mean, image_std
+        self._raw: dict[str, torch.Tensor] = {}
         video_size = self.frame_size * config.temporal_patch_size
         self.image_weight = nn.Parameter(
             torch.empty(config.hidden_size, self.frame_size), requires_grad=False
@@ -68,12 +73,14 @@ class VisionPatchEmbed(nn.Module):
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         """Fold `proj.weight` (D, 3, 2, 16, 16) and `proj.bias` (D) into the parameters."""
-        tensors = dict(weights)
-        if set(tensors) != {"proj.weight", "proj.bias"}:
-            raise ValueError(
-                "visual.patch_embed needs proj.weight and proj.bias in one pass, "
-                f"the checkpoint gives {sorted(tensors)}"
-            )
+        # The two may lie in different files of a checkpoint, and come in two calls then.
+        self._raw |= dict(weights)
+        unknown = set(self._raw) - {"proj.weight", "proj.bias"}
+        if unknown:
+            raise ValueError(f"unknown tensors in visual.patch_embed: {sorted(unknown)}")
+        if len(self._raw) < 2:
+            return set()
+        tensors, self._raw = self._raw, {}
         weight = tensors["proj.weight"].double()
         device = weight.device
         mean = torch.tensor(self.image_mean, dtype=torch.float64, device=device)
@@ -94,7 +101,6 @@ class VisionMLP(nn.Module):
         self, config: Qwen3VLVisionConfig, quant_config: QuantizationConfig | None, prefix: str
     ) -> None:
         super().__init__()
-        disable_tp = is_vit_use_data_parallel()
         self.linear_fc1 = ColumnParallelLinear(
             config.hidden_size,
             config.intermediate_size,
@@ -102,7 +108,6 @@ class VisionMLP(nn.Module):
             quant_config=quant_config,
             return_bias=False,
             prefix=f"{prefix}.linear_fc1",
-            disable_tp=disable_tp,
         )
         self.linear_fc2 = RowParallelLinear(
             config.intermediate_size,
@@ -111,7 +116,6 @@ class VisionMLP(nn.Module):
             quant_config=quant_config,
             return_bias=False,
             prefix=f"{prefix}.linear_fc2",
-            disable_tp=disable_tp,
         )
         self.act_fn = get_act_fn(config.hidden_act)
 
@@ -126,8 +130,7 @@ class VisionAttention(nn.Module):
         self, config: Qwen3VLVisionConfig, quant_config: QuantizationConfig | None, prefix: str
     ) -> None:
         super().__init__()
-        disable_tp = is_vit_use_data_parallel()
-        tp_size = 1 if disable_tp else parallel_state.get_tensor_model_parallel_world_size()
+        tp_size = parallel_state.get_tensor_model_parallel_world_size()
         self.head_dim = dist_utils.divide(config.hidden_size, config.num_heads)
         self.num_heads = dist_utils.divide(config.num_heads, tp_size)
         self.qkv = QKVParallelLinear(
@@ -139,7 +142,6 @@ class VisionAttention(nn.Module):
             quant_config=quant_config,
             return_bias=False,
             prefix=f"{prefix}.qkv",
-            disable_tp=disable_tp,
         )
         self.proj = RowParallelLinear(
             config.hidden_size,
@@ -148,7 +150,6 @@ class VisionAttention(nn.Module):
             quant_config=quant_config,
             return_bias=False,
             prefix=f"{prefix}.proj",
-            disable_tp=disable_tp,
         )
         self.attn = MMEncoderAttention(
             num_heads=self.num_heads,
@@ -206,7 +207,6 @@ class VisionPatchMerger(nn.Module):
         use_postshuffle_norm: bool,
     ) -> None:
         super().__init__()
-        disable_tp = is_vit_use_data_parallel()
         self.use_postshuffle_norm = use_postshuffle_norm
         self.merged_size = config.hidden_size * config.spatial_merge_size**2
         norm_size = self.merged_size if use_postshuffle_norm else config.hidden_size
@@ -218,7 +218,6 @@ class VisionPatchMerger(nn.Module):
             quant_config=quant_config,
             return_bias=False,
             prefix=f"{prefix}.linear_fc1",
-            disable_tp=disable_tp,
         )
         self.act_fn = nn.GELU()
         self.linear_fc2 = RowParallelLinear(
@@ -228,7 +227,6 @@ class VisionPatchMerger(nn.Module):
             quant_config=quant_config,
             return_bias=False,
             prefix=f"{prefix}.linear_fc2",
-            disable_tp=disable_tp,
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -239,24 +237,18 @@ class VisionPatchMerger(nn.Module):
         return self.linear_fc2(self.act_fn(self.linear_fc1(x)))
 
 
+@dataclass(frozen=True, slots=True)
 class AttentionMetadata:
     """What every block needs about the grids of a batch, built once per batch.
 
     `cos`, `sin`: (N, head_dim / 2) float32. The rest is in the form of vLLM's attention back-end.
     """
 
-    def __init__(
-        self,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
-        cu_seqlens: Any,
-        max_seqlen: torch.Tensor,
-        sequence_lengths: torch.Tensor | None,
-    ) -> None:
-        self.cos, self.sin = cos, sin
-        self.cu_seqlens = cu_seqlens
-        self.max_seqlen = max_seqlen
-        self.sequence_lengths = sequence_lengths
+    cos: torch.Tensor
+    sin: torch.Tensor
+    cu_seqlens: Any
+    max_seqlen: torch.Tensor
+    sequence_lengths: torch.Tensor | None
 
 
 class VisionTransformer(nn.Module):
@@ -275,11 +267,7 @@ class VisionTransformer(nn.Module):
         self.head_dim = config.hidden_size // config.num_heads
         self.rope_theta = config.rope_parameters["rope_theta"]
         self.deepstack_visual_indexes = list(config.deepstack_visual_indexes)
-        self.tp_size = (
-            1
-            if is_vit_use_data_parallel()
-            else parallel_state.get_tensor_model_parallel_world_size()
-        )
+        self.tp_size = parallel_state.get_tensor_model_parallel_world_size()
         self.attn_backend = get_vit_attn_backend(
             head_size=self.head_dim, dtype=torch.get_default_dtype()
         )
@@ -325,8 +313,12 @@ class VisionTransformer(nn.Module):
             grid, int(self.config.num_position_embeddings**0.5), self.config.spatial_merge_size
         )
         table = self.pos_embed.weight
-        corners = table[indices.to(table.device)]
-        return (corners * weights.to(table.device, table.dtype).unsqueeze(-1)).sum(dim=1)
+        indices, weights = indices.to(table.device), weights.to(table.device, table.dtype)
+        # one corner after the other: all at once take four times the memory
+        embeddings = table[indices[:, 0]] * weights[:, :1]
+        for corner in range(1, 4):
+            embeddings += table[indices[:, corner]] * weights[:, corner, None]
+        return embeddings
 
     def _attention_metadata(self, grids: Sequence[Grid]) -> AttentionMetadata:
         merge = self.config.spatial_merge_size
@@ -339,7 +331,14 @@ class VisionTransformer(nn.Module):
             cos=angles.cos().to(self.device),
             sin=angles.sin().to(self.device),
             cu_seqlens=MMEncoderAttention.maybe_recompute_cu_seqlens(
-                self.attn_backend, cu_seqlens, self.config.hidden_size, self.tp_size, self.device
+                self.attn_backend,
+                cu_seqlens,
+                self.config.hidden_size,
+                self.tp_size,
+                self.device,
+                fp8_padded_hidden_size=get_fp8_padded_hidden_size(
+                    self.config.num_heads, self.head_dim
+                ),
             ),
             # stays on the CPU: the attention wrappers call .item() on it
             max_seqlen=torch.tensor(max_seqlen, dtype=torch.int32),
@@ -356,7 +355,7 @@ def _merge_order(plane: torch.Tensor, merge: int) -> torch.Tensor:
     return blocks.transpose(1, 2).reshape(h * w, *plane.shape[2:])
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)  # 64 bytes a patch in both caches together
 def _patch_positions(grid: Grid, merge: int) -> torch.Tensor:
     """(h * w, 2) int64: row and column of every patch, in merge order."""
     h, w = grid
@@ -371,7 +370,7 @@ def _rotary_angles(positions: torch.Tensor, head_dim: int, theta: float) -> torc
     return (positions.unsqueeze(-1).float() * inv_freq).flatten(1)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)  # 64 bytes a patch in both caches together
 def _interpolation(grid: Grid, side: int, merge: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Bilinear resampling of a side x side table, corners aligned.
 

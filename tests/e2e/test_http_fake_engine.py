@@ -374,11 +374,6 @@ async def test_draining_server_refuses_chats_and_is_not_ready():
     assert (await server.request("GET", "/health")).status_code == 200
 
 
-async def test_foreign_model_class_is_not_ready():
-    server = Server(implementation="vllm.model_executor.models.qwen3_vl.Qwen3VL")
-    assert_error(await server.request("GET", "/ready"), 503, "wrong_model")
-
-
 @pytest.mark.parametrize(
     ("script", "content", "outcome", "status"),
     [

@@ -105,6 +105,18 @@ def test_every_tensor_finds_its_parameter_and_none_is_left(
     assert sum(p.numel() for p in parameters.values()) - image_kernel == num_hub
 
 
+def test_the_patch_embedding_may_be_spread_over_two_files(
+    build: Callable[[Any], torch.nn.Module],
+) -> None:
+    config = published_config("2B")
+    model = build(config)
+    tensors = hub_layout(config)
+    bias = "model.visual.patch_embed.proj.bias"
+    last = {bias: tensors.pop(bias)}
+    loaded = model.load_weights((tensors | last).items())
+    assert set(loaded) == set(dict(model.named_parameters()))
+
+
 def test_foreign_tensors_are_named(build: Callable[[Any], torch.nn.Module]) -> None:
     config = published_config("2B")
     model = build(config)
