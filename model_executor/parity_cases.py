@@ -29,13 +29,7 @@ class CaseBuilder:
     ) -> None:
         self._options = MediaOptions(min_pixels=min_pixels, max_pixels=max_pixels)
         self._tokenizer = AutoTokenizer.from_pretrained(model)
-        config = AutoConfig.from_pretrained(model)
-        self._tokens = VisionTokens(
-            vision_start=config.vision_start_token_id,
-            vision_end=config.vision_end_token_id,
-            image_pad=config.image_token_id,
-            video_pad=config.video_token_id,
-        )
+        self._tokens = VisionTokens.from_config(AutoConfig.from_pretrained(model).to_dict())
         self._preprocessor = load_preprocessor_config(model)
         self._random = np.random.default_rng(seed)
         self._num_images = 0

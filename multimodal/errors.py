@@ -5,6 +5,7 @@ MediaError
 ├── MediaTooLarge      a limit on bytes, pixels, frames, duration or aspect ratio is exceeded
 ├── TooManyTokens      the media of a request alone are too many tokens for the context
 ├── MediaCorrupt       the format is known, the content cannot be decoded
+├── MediaOverload      other requests hold the memory that this one needs; it may be tried again
 └── InvalidOption      a per-request option (`fps`, `max_pixels`, ...) is out of bounds
 """
 
@@ -37,6 +38,10 @@ class TooManyTokens(MediaError):
 
 
 class MediaCorrupt(MediaError):
+    pass
+
+
+class MediaOverload(MediaError):
     pass
 
 

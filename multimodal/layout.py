@@ -1,7 +1,8 @@
 """Prompt layout: the template's one placeholder per media part -> the model's token sequence."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 from multimodal.items import LoadedMedia, Modality, PlacedItem
 
@@ -14,6 +15,16 @@ class VisionTokens:
     vision_end: int
     image_pad: int
     video_pad: int
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Args: config: the checkpoint's `config.json`. Raises: KeyError."""
+        return cls(
+            vision_start=config["vision_start_token_id"],
+            vision_end=config["vision_end_token_id"],
+            image_pad=config["image_token_id"],
+            video_pad=config["video_token_id"],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class MediaLimits:
     `max_source_pixels` bounds width * height of an encoded image or frame, and
     `max_request_source_pixels` their sum over the images and listed frames of one request;
     `max_decoded_bytes` bounds the RGB bytes, decoded and resized, that one request may make the
-    server hold;
+    server hold, and `max_total_decoded_bytes` their sum over all requests that are loading media;
     `max_video_worker_bytes` is the address space of one process that decodes videos; times are
     seconds of wall clock.
     """
@@ -42,6 +42,7 @@ class MediaLimits:
     max_source_pixels: int = 64_000_000
     max_request_source_pixels: int = 1_000_000_000  # 768 frames of 720p are 708 million
     max_decoded_bytes: int = 2 * 1024**3
+    max_total_decoded_bytes: int = 8 * 1024**3
     max_aspect_ratio: float = 200.0  # the reference's own limit (smart_resize)
     max_pixels: int = (
         16_777_216  # 16384 tokens * 32 * 32: the checkpoints' own maximum for an image

@@ -9,13 +9,14 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
 
+from multimodal.decoded_bytes import DecodedBytes
 from multimodal.errors import MediaError, TooManyTokens
 from multimodal.image import decode_image, probe_image
 from multimodal.items import FramesRef, ImageRef, LoadedMedia, MediaRef, VideoRef
@@ -65,6 +66,7 @@ class MediaPipeline:
         self._config = config
         self._limits = limits
         self._namespace = namespace
+        self._decoded_bytes = DecodedBytes(limits.max_total_decoded_bytes)
         self._decoder = VideoDecoder(num_workers, limits)
         # One torch thread each: work is spread over items, and the engine needs the other cores.
         start_thread = partial(torch.set_num_threads, 1)
@@ -82,7 +84,16 @@ class MediaPipeline:
         Raises: MediaError with the failing ref's `param`. Whatever else of the request is under way
             has ended by then; so it has when the call is cancelled.
         """
-        request = _Request(self._limits, max_tokens)
+        with closing(_Request(self._limits, max_tokens, self._decoded_bytes)) as request:
+            return await self._load_all(refs, request)
+
+    async def close(self) -> None:
+        """End the video processes and wait for the threads."""
+        await asyncio.to_thread(self._decoder.close)
+        for threads in (self._image_threads, self._video_threads):
+            await asyncio.to_thread(threads.shutdown, cancel_futures=True)
+
+    async def _load_all(self, refs: Sequence[MediaRef], request: "_Request") -> list[LoadedMedia]:
         probed = await request.results(
             [self._image_threads.submit(self._probe, ref, request) for ref in refs]
         )
@@ -98,12 +109,6 @@ class MediaPipeline:
         )
         by_identity = dict(zip(unique, loaded, strict=True))
         return [by_identity[media.identity] for media in probed]
-
-    async def close(self) -> None:
-        """End the video processes and wait for the threads."""
-        await asyncio.to_thread(self._decoder.close)
-        for threads in (self._image_threads, self._video_threads):
-            await asyncio.to_thread(threads.shutdown, cancel_futures=True)
 
     def _probe(self, ref: MediaRef, request: "_Request") -> ProbedMedia:
         with _errors_about(ref):
@@ -162,23 +167,26 @@ class MediaPipeline:
 class _Request:
     """What the threads that work for one request share: its account and its end."""
 
-    def __init__(self, limits: MediaLimits, max_tokens: int | None) -> None:
+    def __init__(
+        self, limits: MediaLimits, max_tokens: int | None, decoded_bytes: DecodedBytes
+    ) -> None:
         self.cancelled = threading.Event()
         self._limits = limits
         self._max_tokens = max_tokens
+        self._decoded_bytes = decoded_bytes
         self._num_bytes = self._num_source_pixels = self._num_tokens = 0
         self._lock = threading.Lock()
 
     def charge(self, cost: MediaCost, count: int) -> None:
         """Account for an item that is loaded once and stands `count` times in the prompt.
 
-        Raises: MediaTooLarge, TooManyTokens.
+        Raises: MediaTooLarge, TooManyTokens, MediaOverload, DecodingCancelled.
         """
         with self._lock:
-            self._num_bytes += cost.num_bytes
+            self.check_cancelled()  # nothing is taken once the request is closed
             self._num_source_pixels += cost.num_source_pixels
             self._num_tokens += cost.num_tokens * count
-            check_decoded_bytes(self._num_bytes, self._limits)
+            check_decoded_bytes(self._num_bytes + cost.num_bytes, self._limits)
             check_request_source_pixels(self._num_source_pixels, self._limits)
             if self._max_tokens is not None and self._num_tokens > self._max_tokens:
                 raise TooManyTokens(
@@ -186,6 +194,14 @@ class _Request:
                     f"the context has room for {self._max_tokens}",
                     "context_length_exceeded",
                 )
+            self._decoded_bytes.take(cost.num_bytes)
+            self._num_bytes += cost.num_bytes
+
+    def close(self) -> None:
+        """Give back what was taken."""
+        self.cancelled.set()
+        with self._lock:
+            self._decoded_bytes.give_back(self._num_bytes)
 
     def check_cancelled(self) -> None:
         if self.cancelled.is_set():

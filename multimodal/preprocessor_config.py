@@ -1,11 +1,8 @@
 """The checkpoint's own preprocessing numbers, read from its `preprocessor_config.json` files."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from transformers.utils.hub import cached_file
+from multimodal.checkpoint_files import read_checkpoint_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +43,14 @@ def load_preprocessor_config(model: str, revision: str | None = None) -> Preproc
 
     Args:
         model: a local folder or a Hugging Face repository name.
-    Raises: FileNotFoundError if the checkpoint has no `preprocessor_config.json`; ValueError if its
-        image and video halves disagree on patch geometry or normalisation.
+    Raises: FileNotFoundError if the checkpoint has no `preprocessor_config.json`; OSError if it
+        cannot be fetched; ValueError if its image and video halves disagree on patch geometry or
+        normalisation.
     """
-    image = _read_json(model, "preprocessor_config.json", revision)
+    image = read_checkpoint_json(model, "preprocessor_config.json", revision)
     if image is None:
         raise FileNotFoundError(f"{model} has no preprocessor_config.json")
-    video = _read_json(model, "video_preprocessor_config.json", revision) or image
+    video = read_checkpoint_json(model, "video_preprocessor_config.json", revision) or image
     shared = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
     for name in shared:
         if image.get(name) != video.get(name):
@@ -73,17 +71,3 @@ def load_preprocessor_config(model: str, revision: str | None = None) -> Preproc
         image_mean=tuple(image.get("image_mean", default.image_mean)),
         image_std=tuple(image.get("image_std", default.image_std)),
     )
-
-
-def _read_json(model: str, name: str, revision: str | None) -> dict[str, Any] | None:
-    path = cached_file(
-        model,
-        name,
-        revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    if path is None:
-        return None
-    content: dict[str, Any] = json.loads(Path(path).read_text())
-    return content

@@ -3,6 +3,7 @@
 The parent's side of `multimodal.video_worker`. Its methods block; they are called from threads.
 """
 
+import fcntl
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ import numpy as np
 from multimodal.errors import MediaCorrupt, MediaTooLarge, UnsupportedMedia
 from multimodal.options import MediaLimits
 from multimodal.plan import VideoHeader
+from multimodal.video_messages import LENGTH_BYTES, encode_message
 
 _START_TIMEOUT_S = 60.0
 _POLL_S = 0.1  # how soon a cancelled job notices
 _PIPE_BYTES = 1024**2  # the default limit for unprivileged processes; frames are megabytes
-_LENGTH_BYTES = 4
 _MAX_MESSAGE_BYTES = 4096  # of what a worker may answer; its header is some 100 bytes
 _DECODER_THREADS = 2  # of a worker, by which its processor time may exceed the wall clock
 
@@ -157,7 +158,6 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            pipesize=_PIPE_BYTES,
             bufsize=0,
             cwd="/",
             env={
@@ -169,8 +169,10 @@ class _Worker:
         )
         assert self._process.stdin is not None and self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin.fileno(), self._process.stdout.fileno()
-        os.set_blocking(self._stdin, False)
-        os.set_blocking(self._stdout, False)
+        for pipe in (self._stdin, self._stdout):
+            os.set_blocking(pipe, False)
+            with suppress(OSError):  # a user may have 64 MiB of pipes; a small one is slower
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._stops: tuple[threading.Event, ...] = ()
         self._timeout_s = _START_TIMEOUT_S
         self._deadline = time.monotonic() + self._timeout_s
@@ -191,13 +193,13 @@ class _Worker:
 
     def open(self, data: bytes) -> VideoHeader:
         cpu_s = math.ceil(self._timeout_s) * _DECODER_THREADS
-        self.send({"num_bytes": len(data), "cpu_s": cpu_s})
+        job = {"num_bytes": len(data), "cpu_s": cpu_s, "num_threads": _DECODER_THREADS}
+        self.send(job)
         self._write(memoryview(data))
         return _video_header(self._receive())
 
     def send(self, message: dict[str, Any]) -> None:
-        encoded = json.dumps(message).encode()
-        self._write(memoryview(len(encoded).to_bytes(_LENGTH_BYTES, "big") + encoded))
+        self._write(memoryview(encode_message(message)))
 
     def read_into(self, buffer: memoryview) -> None:
         """Fill the buffer with what the worker writes."""
@@ -217,7 +219,7 @@ class _Worker:
                 pipe.close()
 
     def _receive(self) -> Any:
-        length = bytearray(_LENGTH_BYTES)
+        length = bytearray(LENGTH_BYTES)
         self.read_into(memoryview(length))
         num_bytes = int.from_bytes(length, "big")
         if num_bytes > _MAX_MESSAGE_BYTES:

@@ -5,10 +5,10 @@ done the process can open no file or socket, write no file, leave no core, and h
 MAX_BYTES of address space. Whatever goes wrong with a video ends the process: the parent reads
 end-of-file.
 
-Messages are a length (4 bytes, big-endian) and JSON. Both directions, in this order:
+Both directions, in this order:
 
     worker  {"ready": true}                                            once
-    parent  {"num_bytes": n, "cpu_s": seconds}, then the n bytes of a video file
+    parent  {"num_bytes": n, "cpu_s": seconds, "num_threads"}, then the n bytes of a video file
     worker  {"num_frames", "fps", "width", "height"}                   sizes after rotation
     parent  {"indices": [...]}                                         frame numbers, ascending
     worker  height * width * 3 bytes of RGB for each of them
@@ -28,8 +28,7 @@ from typing import IO, Any
 import decord
 import numpy as np
 
-_LENGTH_BYTES = 4
-_DECODER_THREADS = 2
+from multimodal.video_messages import LENGTH_BYTES, encode_message
 
 
 def main() -> None:
@@ -38,12 +37,13 @@ def main() -> None:
     _send(answers, {"ready": True})
     while (job := _receive(commands)) is not None:
         _limit_cpu(job["cpu_s"])
-        _decode(_read_exactly(commands, job["num_bytes"]), commands, answers)
+        _decode(job, commands, answers)
         gc.collect()  # decord's calls leave cycles that hold the whole file
 
 
-def _decode(data: bytes, commands: IO[bytes], answers: IO[bytes]) -> None:
-    video = decord.VideoReader(BytesIO(data), ctx=decord.cpu(0), num_threads=_DECODER_THREADS)
+def _decode(job: dict[str, Any], commands: IO[bytes], answers: IO[bytes]) -> None:
+    file = BytesIO(_read_exactly(commands, job["num_bytes"]))
+    video = decord.VideoReader(file, ctx=decord.cpu(0), num_threads=job["num_threads"])
     first = _rgb(video[0])
     height, width, _ = first.shape
     fps = float(video.get_avg_fps())
@@ -90,15 +90,14 @@ def _limit_cpu(seconds: int) -> None:
 
 
 def _send(stream: IO[bytes], message: dict[str, Any]) -> None:
-    encoded = json.dumps(message).encode()
-    stream.write(len(encoded).to_bytes(_LENGTH_BYTES, "big") + encoded)
+    stream.write(encode_message(message))
     stream.flush()
 
 
 def _receive(stream: IO[bytes]) -> dict[str, Any] | None:
     """The next message, or None if the parent has closed the pipe."""
-    length = stream.read(_LENGTH_BYTES)
-    if len(length) < _LENGTH_BYTES:
+    length = stream.read(LENGTH_BYTES)
+    if len(length) < LENGTH_BYTES:
         return None
     message: dict[str, Any] = json.loads(_read_exactly(stream, int.from_bytes(length, "big")))
     return message

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.parse import (
     EmbeddingItems,
     MultiModalDataItems,
@@ -25,6 +26,7 @@ from vllm.multimodal.processing import (
 )
 from vllm.platforms import current_platform
 
+from multimodal.errors import MediaError
 from multimodal.image import rgb_pixels
 from multimodal.items import LoadedMedia
 from multimodal.keys import array_digest
@@ -106,11 +108,14 @@ class Qwen3VLMultiModalProcessor(BaseMultiModalProcessor[Qwen3VLProcessingInfo])
 
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
         """Raises: ValueError for embeddings instead of media, unknown options, or a prompt whose
-        placeholders do not match the media; multimodal.errors.MediaError for media out of bounds.
+        placeholders do not match the media; VLLMValidationError for media out of bounds.
         """
         options = media_options({**self._server_kwargs(), **inputs.hf_processor_mm_kwargs})
         with timing_ctx.record("apply_hf_processor"):
-            media = self._load(inputs.mm_data_items, options)
+            try:
+                media = self._load(inputs.mm_data_items, options)
+            except MediaError as error:  # vLLM's servers answer 500 for what they do not know
+                raise VLLMValidationError(error.message) from error
         with timing_ctx.record("apply_prompt_updates"):
             expanded = expand_prompt(
                 inputs.prompt,
@@ -126,13 +131,7 @@ class Qwen3VLMultiModalProcessor(BaseMultiModalProcessor[Qwen3VLProcessingInfo])
 
     @cached_property
     def _vision_tokens(self) -> VisionTokens:
-        config = self.info.get_hf_config()
-        return VisionTokens(
-            vision_start=config.vision_start_token_id,
-            vision_end=config.vision_end_token_id,
-            image_pad=config.image_token_id,
-            video_pad=config.video_token_id,
-        )
+        return VisionTokens.from_config(self.info.get_hf_config().to_dict())
 
     @cached_property
     def _namespace(self) -> str:
@@ -191,7 +190,7 @@ class Qwen3VLMultiModalProcessor(BaseMultiModalProcessor[Qwen3VLProcessingInfo])
 
 
 def media_options(kwargs: Mapping[str, Any]) -> MediaOptions:
-    """`mm_processor_kwargs` -> options..
+    """`mm_processor_kwargs` -> options.
 
     Raises: ValueError naming an unknown option.
     """

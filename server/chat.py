@@ -13,12 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from multimodal.errors import MediaTooLarge
 from multimodal.items import LoadedMedia
 from server.answer import Answer, Delta, PromptUsage
 from server.completion import CompletionHead, complete
 from server.engine import EngineRequest, GenerationChunk
-from server.errors import ModelNotFound
+from server.errors import ModelNotFound, Overloaded
 from server.media_refs import count_bytes, load_media_refs
 from server.messages import MediaSource, build_conversation
 from server.metrics import RequestRecord
@@ -190,8 +189,9 @@ class _Exchange:
                 async with asyncio.timeout(timeout_s):
                     media = await backend.pipeline.load(refs, max_tokens)
             except TimeoutError:
-                raise MediaTooLarge(
-                    f"decoding the media took longer than load_timeout_s ({timeout_s:g})",
+                raise Overloaded(
+                    f"the media were not loaded within load_timeout_s ({timeout_s:g}), waiting "
+                    "for other requests included",
                     "media_timeout",
                 ) from None
         for item in media:

@@ -9,7 +9,7 @@ ServeError
 │   └── UnsupportedContentType  the body is not declared as JSON, or is compressed
 └── ServerError
     ├── EngineFailed            the engine gave up on this request, and lives
-    ├── Overloaded              as many requests as allowed are being served
+    ├── Overloaded              as many requests as allowed are being served, or too slowly
     └── NotReady                the model is loading, or the server is shutting down
 
 The table has `multimodal.errors.MediaError` and `server.engine.{EngineDead, InvalidSampling}` too.
@@ -28,6 +28,7 @@ from multimodal.errors import (
     InvalidOption,
     MediaCorrupt,
     MediaError,
+    MediaOverload,
     MediaTooLarge,
     TooManyTokens,
     UnsupportedMedia,
@@ -111,6 +112,7 @@ _STATUS: Mapping[type[Exception], int] = {
     MediaTooLarge: 413,
     UnsupportedMedia: 415,
     MediaCorrupt: 422,
+    MediaOverload: 503,
     MediaError: 422,
     InvalidSampling: 400,
     EngineDead: 503,

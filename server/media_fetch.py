@@ -26,7 +26,6 @@ from server.media_url import UrlNotAllowed, UrlRules
 
 KEEPALIVE_S = 10.0
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-MAX_DATA_URL_FRAMES = 768  # the checkpoints' own maximum for a video
 
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 
@@ -181,9 +180,7 @@ class DataUrl:
     payloads: tuple[bytes, ...]
 
 
-def decode_data_url(
-    url: str, *, max_bytes: int, param: str, max_frames: int = MAX_DATA_URL_FRAMES
-) -> DataUrl:
+def decode_data_url(url: str, *, max_bytes: int, max_frames: int, param: str) -> DataUrl:
     """Decode `data:image/png;base64,...`, or `data:video/jpeg;base64,frame,frame,...`.
 
     Args:

@@ -109,8 +109,9 @@ class _RefLoader:
         remaining = self._settings.max_request_bytes - self._num_bytes
         max_bytes = min(max_bytes, max(remaining, 0))
         if _is_data_url(url):
+            max_frames = self._settings.max_frames
             decoded = await asyncio.to_thread(
-                decode_data_url, url, max_bytes=max_bytes, param=param
+                decode_data_url, url, max_bytes=max_bytes, max_frames=max_frames, param=param
             )
             payloads = decoded.payloads
         else:

@@ -32,7 +32,7 @@ class UrlRules:
 
     def __init__(self, *, http_allowed: bool, allowed_domains: tuple[str, ...]) -> None:
         self._schemes = ("https", "http") if http_allowed else ("https",)
-        self._domains = tuple(_ascii_domain(domain) for domain in allowed_domains)
+        self._domains = tuple(ascii_domain(domain) for domain in allowed_domains)
 
     def parse(self, url: str) -> httpx.URL:
         """Raises: UrlNotAllowed."""
@@ -78,11 +78,13 @@ def _matches(host: str, domain: str) -> bool:
     return host.endswith(domain[1:]) if domain.startswith("*.") else host == domain
 
 
-def _ascii_domain(domain: str) -> str:
-    """`*.bücher.example` -> `*.xn--bcher-kva.example`."""
+def ascii_domain(domain: str) -> str:
+    """`*.bücher.example` -> `*.xn--bcher-kva.example`. Raises: ValueError if it is no host name."""
     wildcard = "*." if domain.startswith("*.") else ""
-    url = httpx.URL(scheme="https", host=domain.removeprefix(wildcard))
-    host = url.raw_host.decode("ascii")
+    try:
+        host = httpx.URL(scheme="https", host=domain.removeprefix(wildcard)).raw_host.decode()
+    except httpx.InvalidURL:
+        host = ""
     if not _is_plain_host(host):
-        raise ValueError(f"allowed_domains: {domain!r} is not a host name")
+        raise ValueError(f"{domain!r} is not a host name")
     return wildcard + host

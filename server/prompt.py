@@ -12,14 +12,13 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
-from transformers.utils.hub import cached_file
 
+from multimodal.checkpoint_files import read_checkpoint_json
 from multimodal.items import LoadedMedia
 from multimodal.layout import ExpandedPrompt, VisionTokens, expand_prompt
 from multimodal.preprocessor_config import load_preprocessor_config
@@ -61,13 +60,10 @@ class PromptRenderer:
         self._template = self._tokenizer.chat_template or _processor_template(model, revision)
         if not self._template:
             raise ValueError(f"{model} has no chat template")
-        config = _read_json(model, "config.json", revision)
-        self._vision_tokens = VisionTokens(
-            vision_start=config["vision_start_token_id"],
-            vision_end=config["vision_end_token_id"],
-            image_pad=config["image_token_id"],
-            video_pad=config["video_token_id"],
-        )
+        config = read_checkpoint_json(model, "config.json", revision)
+        if config is None:
+            raise FileNotFoundError(f"{model} has no config.json")
+        self._vision_tokens = VisionTokens.from_config(config)
         self._merge_size = load_preprocessor_config(model, revision).merge_size
         self.generation_defaults = _generation_defaults(model, revision)
         self._added_tokens: dict[str, int] = {
@@ -224,7 +220,7 @@ def _opens_thinking(rendered: str) -> bool:
 
 def _generation_defaults(model: str, revision: str | None) -> dict[str, Any]:
     """The sampling parameters that the checkpoint recommends; greedy for `do_sample: false`."""
-    config = _read_json(model, "generation_config.json", revision)
+    config = read_checkpoint_json(model, "generation_config.json", revision) or {}
     names = (
         "temperature",
         "top_p",
@@ -242,17 +238,6 @@ def _generation_defaults(model: str, revision: str | None) -> dict[str, Any]:
 
 def _processor_template(model: str, revision: str | None) -> str | None:
     """Older checkpoints keep the template in a file of its own."""
-    template: str | None = _read_json(model, "chat_template.json", revision).get("chat_template")
+    content = read_checkpoint_json(model, "chat_template.json", revision) or {}
+    template: str | None = content.get("chat_template")
     return template
-
-
-def _read_json(model: str, name: str, revision: str | None) -> dict[str, Any]:
-    path = cached_file(
-        model,
-        name,
-        revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    content: dict[str, Any] = json.loads(Path(path).read_text()) if path else {}
-    return content

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import (
@@ -22,6 +30,7 @@ from pydantic_settings import (
 )
 
 from multimodal.options import MediaLimits
+from server.media_url import ascii_domain
 
 ENV_PREFIX = "QWEN3VL_"
 ENV_DELIMITER = "__"
@@ -107,6 +116,13 @@ class MediaSettings(_Group):
         ge=1,
         description="Raw RGB bytes that one request may make the server hold.",
     )
+    max_total_decoded_bytes: int = Field(
+        default=_LIMITS.max_total_decoded_bytes,
+        ge=1,
+        validate_default=True,
+        description="The same over all requests that are loading media; one that needs more gets "
+        "a 503 at once. At least `max_decoded_bytes`.",
+    )
     max_source_pixels: int = Field(
         default=_LIMITS.max_source_pixels,
         ge=1,
@@ -148,7 +164,8 @@ class MediaSettings(_Group):
         default=60.0,
         gt=0,
         le=3600,
-        description="Seconds that decoding all media of one request may take, once fetched.",
+        description="Seconds that decoding all media of one request may take, once fetched. "
+        "Waiting for threads that other requests use counts; after it the answer is a 503.",
     )
     max_video_worker_bytes: int = Field(
         default=_LIMITS.max_video_worker_bytes,
@@ -188,6 +205,19 @@ class MediaSettings(_Group):
         description="Threads that decode and resize. Default: the CPU cores of this process.",
     )
 
+    @field_validator("allowed_domains")
+    @classmethod
+    def _check_domains(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(ascii_domain, domains))
+
+    @field_validator("max_total_decoded_bytes")
+    @classmethod
+    def _check_total(cls, num_bytes: int, others: ValidationInfo) -> int:
+        least = others.data.get("max_decoded_bytes", 0)  # absent if it is wrong itself
+        if num_bytes < least:
+            raise ValueError(f"must be at least max_decoded_bytes ({least})")
+        return num_bytes
+
     @property
     def limits(self) -> MediaLimits:
         """The ceilings that `multimodal` checks."""
@@ -222,7 +252,9 @@ class EngineSettings(_Group):
     max_num_batched_tokens: int | None = Field(
         default=None, ge=1, description="Tokens in one engine step."
     )
-    kv_cache_bytes: int | None = Field(default=None, ge=1, description="Memory for the KV cache.")
+    kv_cache_bytes: int | None = Field(
+        default=None, ge=1, description="Memory for the KV cache; 2 GiB at most on a CPU."
+    )
     gpu_memory_utilization: float | None = Field(
         default=None, gt=0, le=1, description="Share of GPU memory that the engine may use."
     )
@@ -247,17 +279,6 @@ class Settings(BaseSettings):
     server: ServerSettings = Field(default_factory=ServerSettings)
     media: MediaSettings = Field(default_factory=MediaSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings
 
 
 def load_settings(config_path: Path | None, overrides: Mapping[str, Any]) -> Settings:
@@ -359,4 +380,5 @@ def _describe_faults(error: ValidationError) -> Iterator[str]:
             yield f"{name}: unknown setting"
         else:
             variable = f" ({_variable_name(name)})" if name in known else ""
-            yield f"{name}{variable}: {fault['msg']} (given: {fault['input']!r})"
+            message = fault["msg"].removeprefix("Value error, ")
+            yield f"{name}{variable}: {message} (given: {fault['input']!r})"

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import openai
 import pytest
 
 from tests.e2e.real_media import count_image_tokens, image, text, video
@@ -65,6 +66,12 @@ def test_stock_server_gives_the_answer_of_ours(stock: StockServer, ours: RealSer
     theirs, expected = stock.ask(content), ours.ask(content)
     assert theirs.choices[0].message.content == expected.choices[0].message.content
     assert theirs.usage.prompt_tokens == expected.usage.prompt_tokens
+
+
+def test_stock_server_answers_media_out_of_bounds_with_400(stock: StockServer):
+    content = [image(), text("What is it?")]
+    with pytest.raises(openai.BadRequestError, match="max_pixels"):
+        stock.ask(content, extra_body={"mm_processor_kwargs": {"max_pixels": 10**9}})
 
 
 def test_stock_server_follows_pixel_bounds(stock: StockServer):

@@ -15,7 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multimodal.errors import MediaCorrupt, MediaError, MediaTooLarge, UnsupportedMedia
+from multimodal.errors import (
+    MediaCorrupt,
+    MediaError,
+    MediaOverload,
+    MediaTooLarge,
+    UnsupportedMedia,
+)
 from multimodal.image import decode_image, probe_image
 from multimodal.options import MediaLimits
 from multimodal.video import VideoDecoder, check_video_file
@@ -173,7 +179,7 @@ def test_an_image_of_very_many_tiny_parts_is_refused(kind: str) -> None:
     assert caught.value.code == "image_too_complex"
 
 
-async def test_media_that_take_too_long_are_given_up() -> None:
+async def test_media_that_take_too_long_are_given_up_as_overload() -> None:
     was_cancelled = []
 
     async def load(refs: object, max_tokens: int) -> None:
@@ -184,8 +190,21 @@ async def test_media_that_take_too_long_are_given_up() -> None:
 
     server = Server(settings=Settings(media={"load_timeout_s": 0.01}))
     server.pipeline.load = load  # type: ignore[assignment]
-    assert_error(await server.post([image_part()]), 413, "media_timeout")
+    response = await server.post([image_part()])
+    assert "load_timeout_s (0.01)" in assert_error(response, 503, "media_timeout")
+    assert response.headers["retry-after"] == "1"
     assert was_cancelled and server.engine.requests == []
+
+
+async def test_media_that_find_no_memory_may_be_sent_again() -> None:
+    async def load(refs: object, max_tokens: int) -> None:
+        raise MediaOverload("no room", "overloaded")
+
+    server = Server()
+    server.pipeline.load = load  # type: ignore[assignment]
+    response = await server.post([image_part()])
+    assert assert_error(response, 503, "overloaded") == "no room"
+    assert response.headers["retry-after"] == "1"
 
 
 @pytest.mark.parametrize(

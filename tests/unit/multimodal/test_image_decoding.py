@@ -194,7 +194,7 @@ def test_bytes_that_are_no_image_are_unsupported(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
-def test_truncated_image_is_refused_at_every_length(format: str) -> None:
+def test_image_cut_within_its_first_half_is_refused(format: str) -> None:
     rng = np.random.default_rng(0)
     data = encode(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), format)
     for cut in range(0, len(data) // 2, max(1, len(data) // 40)):

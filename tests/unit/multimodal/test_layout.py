@@ -18,6 +18,12 @@ def make_media(modality: Modality, *grids: tuple[int, int]) -> LoadedMedia:
     return LoadedMedia(modality, items, timestamps)
 
 
+def test_the_token_ids_are_read_from_the_config_of_the_checkpoint() -> None:
+    config = {"vision_start_token_id": START, "vision_end_token_id": END, "other": 0}
+    config |= {"image_token_id": IMAGE, "video_token_id": VIDEO}
+    assert VisionTokens.from_config(config) == TOKENS
+
+
 def encode(text: str) -> list[int]:
     return [100 + ord(character) for character in text]
 

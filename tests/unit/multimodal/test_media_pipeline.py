@@ -1,6 +1,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from multimodal.errors import (
     InvalidOption,
     MediaCorrupt,
     MediaError,
+    MediaOverload,
     MediaTooLarge,
     TooManyTokens,
     UnsupportedMedia,
@@ -189,6 +191,74 @@ async def test_decoded_bytes_of_a_video_are_checked_on_its_header(tmp_path: Path
     error = await load_error(pipeline, video_ref(tmp_path, num_frames=24))
     assert (error.code, error.param) == ("too_many_decoded_bytes", "video")
     await pipeline.close()
+
+
+# what one 300x200 image holds: 180000 bytes decoded and 320 * 224 * 3 resized
+IMAGE_BYTES = 180_000 + 215_040
+
+
+async def test_decoded_bytes_are_limited_over_all_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = make_pipeline(MediaLimits(max_total_decoded_bytes=2 * IMAGE_BYTES))
+    async with held_load(pipeline, monkeypatch, image_ref()):
+        assert len(await pipeline.load([image_ref(200, 300)])) == 1
+        error = await load_error(pipeline, image_ref(), image_ref(200, 300, param="second"))
+        assert isinstance(error, MediaOverload)
+        assert f"max_total_decoded_bytes ({2 * IMAGE_BYTES})" in error.message
+        assert (error.code, error.param) == ("overloaded", "second")
+        assert len(await pipeline.load([image_ref()])) == 1  # what failed holds nothing
+    assert len(await pipeline.load([image_ref(), image_ref(200, 300)])) == 2
+    await pipeline.close()
+
+
+async def test_decoded_bytes_of_a_video_count_over_all_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # two frames of 96x64, resized to the same, and one as decoded
+    total = IMAGE_BYTES + 3 * 96 * 64 * 3
+    pipeline = make_pipeline(MediaLimits(max_total_decoded_bytes=total))
+    async with held_load(pipeline, monkeypatch, image_ref()):
+        assert len(await pipeline.load([video_ref(tmp_path, num_frames=2)])) == 1
+        error = await load_error(pipeline, video_ref(tmp_path, num_frames=4))
+        assert (type(error), error.param) == (MediaOverload, "video")
+    assert len(await pipeline.load([video_ref(tmp_path, num_frames=4)])) == 1
+    await pipeline.close()
+
+
+async def test_cancelled_load_gives_its_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = make_pipeline(MediaLimits(max_total_decoded_bytes=IMAGE_BYTES))
+    async with held_load(pipeline, monkeypatch, image_ref()) as (task, release):
+        task.cancel()
+        release.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(await pipeline.load([image_ref()])) == 1
+    await pipeline.close()
+
+
+@asynccontextmanager
+async def held_load(
+    pipeline: MediaPipeline, monkeypatch: pytest.MonkeyPatch, ref: ImageRef
+) -> AsyncIterator[tuple[asyncio.Task[Any], threading.Event]]:
+    """A load of one image that stands still in its decoder until the block ends."""
+    loop = asyncio.get_running_loop()
+    started, release = asyncio.Event(), threading.Event()
+    decode_image = pipeline_module.decode_image
+
+    def waiting(data: bytes, limits: MediaLimits) -> np.ndarray:
+        if not started.is_set():
+            loop.call_soon_threadsafe(started.set)
+            assert release.wait(10)
+        return decode_image(data, limits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline_module, "decode_image", waiting)
+        task = asyncio.create_task(pipeline.load([ref]))
+        await started.wait()
+        try:
+            yield task, release
+        finally:
+            release.set()
+            await asyncio.wait([task])
 
 
 async def test_source_pixels_are_limited_over_the_whole_request() -> None:

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import signal
 import subprocess
@@ -100,6 +101,25 @@ def test_one_process_decodes_many_videos(decoder: VideoDecoder, video: bytes) ->
     decode(decoder, video, (5,))
     assert len(first) == 1
     assert worker_pids() == first
+
+
+def test_pipes_that_may_not_grow_carry_videos_as_well(
+    video: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused, allow = [], fcntl.fcntl
+
+    def control(fd: int, command: int, *rest: int) -> int:
+        if command == fcntl.F_SETPIPE_SZ:
+            refused.append(fd)
+            raise PermissionError("fs.pipe-user-pages-soft")
+        return allow(fd, command, *rest)
+
+    monkeypatch.setattr(fcntl, "fcntl", control)
+    decoder = VideoDecoder(1, LIMITS)
+    _, frames = decode(decoder, video, (30,))
+    decoder.close()
+    assert len(refused) == 2
+    assert frame_number(frames[0]) == 30
 
 
 def test_no_process_runs_before_the_first_video() -> None:

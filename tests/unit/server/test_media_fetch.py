@@ -8,7 +8,7 @@ import pytest
 
 from multimodal.errors import MediaCorrupt, MediaTooLarge, UnsupportedMedia
 from server.address_check import IPAddress, is_public_address
-from server.media_fetch import MediaFetcher, decode_data_url
+from server.media_fetch import DataUrl, MediaFetcher, decode_data_url
 from server.media_url import UrlNotAllowed, UrlRules
 
 HTTPS_ONLY = UrlRules(http_allowed=False, allowed_domains=())
@@ -237,35 +237,37 @@ def encode(*payloads: bytes) -> str:
     return ",".join(base64.b64encode(payload).decode() for payload in payloads)
 
 
+def decode(url: str, *, max_bytes: int = 100, max_frames: int = 8) -> DataUrl:
+    return decode_data_url(url, max_bytes=max_bytes, max_frames=max_frames, param="p")
+
+
 def test_a_data_url_is_decoded() -> None:
-    data_url = decode_data_url(
-        "data:image/PNG;name=a;base64," + encode(b"abc"), max_bytes=3, param="p"
-    )
+    data_url = decode("data:image/PNG;name=a;base64," + encode(b"abc"), max_bytes=3)
     assert data_url.media_type == "image/png"
     assert data_url.payloads == (b"abc",)
 
 
 def test_a_video_data_url_holds_several_frames() -> None:
     url = "data:video/jpeg;base64," + encode(b"a", b"bc", b"def")
-    assert decode_data_url(url, max_bytes=6, param="p").payloads == (b"a", b"bc", b"def")
+    assert decode(url, max_bytes=6).payloads == (b"a", b"bc", b"def")
 
 
 @pytest.mark.parametrize("payloads", [(b"abcd",), (b"ab", b"cd"), (b"abcde",), (b"abcdef",)])
 def test_a_data_url_over_the_limit_is_refused(payloads: tuple[bytes, ...]) -> None:
     with pytest.raises(MediaTooLarge, match="exceeds 3 bytes") as refusal:
-        decode_data_url("data:video/jpeg;base64," + encode(*payloads), max_bytes=3, param="p")
+        decode("data:video/jpeg;base64," + encode(*payloads), max_bytes=3)
     assert (refusal.value.code, refusal.value.param) == ("media_too_large", "p")
 
 
 def test_the_limit_is_checked_before_the_base64() -> None:
     with pytest.raises(MediaTooLarge):
-        decode_data_url("data:image/png;base64," + "!" * 100, max_bytes=3, param="p")
+        decode("data:image/png;base64," + "!" * 100, max_bytes=3)
 
 
 def test_too_many_frames_are_refused() -> None:
     url = "data:video/jpeg;base64," + encode(*[b"a"] * 4)
     with pytest.raises(MediaTooLarge, match="more than 3 frames") as refusal:
-        decode_data_url(url, max_bytes=100, param="p", max_frames=3)
+        decode(url, max_frames=3)
     assert refusal.value.code == "too_many_frames"
 
 
@@ -275,7 +277,7 @@ def test_too_many_frames_are_refused() -> None:
 )
 def test_a_data_url_without_type_or_base64_is_refused(url: str) -> None:
     with pytest.raises(UnsupportedMedia) as refusal:
-        decode_data_url(url, max_bytes=100, param="p")
+        decode(url)
     assert refusal.value.code == "invalid_data_url"
 
 
@@ -284,11 +286,11 @@ def test_a_data_url_without_type_or_base64_is_refused(url: str) -> None:
 )
 def test_sloppy_base64_is_refused(body: str) -> None:
     with pytest.raises(MediaCorrupt) as refusal:
-        decode_data_url("data:image/png;base64," + body, max_bytes=100, param="p")
+        decode("data:image/png;base64," + body)
     assert refusal.value.code == "invalid_data_url"
     assert body == "" or body not in refusal.value.message
 
 
 def test_an_empty_frame_is_refused() -> None:
     with pytest.raises(MediaCorrupt, match="empty"):
-        decode_data_url("data:video/jpeg;base64,YWJj,,YWJj", max_bytes=100, param="p")
+        decode("data:video/jpeg;base64,YWJj,,YWJj")

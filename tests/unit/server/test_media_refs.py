@@ -55,6 +55,14 @@ async def test_data_url_of_several_frames_is_taken_apart():
     assert refs[0].frames == (b"one", b"two")
 
 
+async def test_frames_of_a_data_url_are_counted_against_the_setting():
+    url = data_url(b"one", "video/jpeg") + "," + base64.b64encode(b"two").decode()
+    assert len((await load(make_source("frames", url), max_frames=2))[0].frames) == 2
+    with pytest.raises(MediaTooLarge, match="more than 2 frames") as caught:
+        await load(make_source("frames", f"{url},YWJj"), max_frames=2)
+    assert (caught.value.code, caught.value.param) == ("too_many_frames", "here")
+
+
 async def test_several_frames_are_no_image():
     url = data_url(b"one", "video/jpeg") + "," + base64.b64encode(b"two").decode()
     with pytest.raises(UnsupportedMedia, match="2 items"):
