@@ -58,7 +58,7 @@ def measure_start(command: str, timeout_s: float) -> float:
     """Seconds until the server is ready. Raises: RuntimeError if it ends or takes too long."""
     port = _free_port()
     started = time.perf_counter()
-    with _running(command.format(port=port)) as process:
+    with _running(command.replace("{port}", str(port))) as process:
         while not _is_healthy(f"http://127.0.0.1:{port}/health"):
             if process.poll() is not None:
                 raise RuntimeError(f"ended with status {process.returncode}: {command}")
