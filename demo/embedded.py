@@ -9,9 +9,13 @@ import torch
 
 from demo.random_checkpoint import CheckpointSpec, build_checkpoint
 
-# Small pictures and clips keep a CPU's answers prompt: at most 980 and 4096 visual tokens.
+# Small pictures and clips keep a CPU's answers prompt: at most 980 and 4096 visual tokens. The seed
+# is one whose answers are mostly printable.
 _SPEC = CheckpointSpec(
-    image_max_pixels=980 * 32**2, video_max_pixels=2 * 4096 * 32**2, dtype=torch.bfloat16
+    image_max_pixels=980 * 32**2,
+    video_max_pixels=2 * 4096 * 32**2,
+    dtype=torch.bfloat16,
+    seed=5,
 )
 
 

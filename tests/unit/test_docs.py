@@ -23,3 +23,7 @@ def test_files_named_in_the_documents_exist() -> None:
     assert [
         str(target) for document, target in links if not (document.parent / target).exists()
     ] == []
+
+
+def test_no_placeholder_is_left_in_the_readme() -> None:
+    assert re.findall(r"@[A-Z]+@", (ROOT / "README.md").read_text()) == []
