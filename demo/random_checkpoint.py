@@ -86,18 +86,31 @@ def build_checkpoint(path: Path, spec: CheckpointSpec) -> Path:
 
 
 def _config(spec: CheckpointSpec, tokenizer: Any) -> Any:
-    rope: dict[str, Any] = {
-        "rope_type": "default",
-        "rope_theta": 5_000_000.0,
-        "mrope_section": list(spec.mrope_section),
-        "mrope_interleaved": True,
+    vision_tokens = {
+        "image_token_id": "<|image_pad|>",
+        "video_token_id": "<|video_pad|>",
+        "vision_start_token_id": "<|vision_start|>",
+        "vision_end_token_id": "<|vision_end|>",
     }
-    if spec.yarn_factor is not None:
-        rope |= {
-            "rope_type": "yarn",
-            "factor": spec.yarn_factor,
-            "original_max_position_embeddings": spec.max_position_embeddings,
-        }
+    config_class = Qwen3VLMoeConfig if spec.is_moe else Qwen3VLConfig
+    return config_class(
+        text_config=_text_config(spec, tokenizer),
+        vision_config={
+            "hidden_size": spec.vision_hidden_size,
+            "depth": spec.vision_depth,
+            "num_heads": spec.vision_num_heads,
+            "intermediate_size": spec.vision_intermediate_size,
+            "out_hidden_size": spec.hidden_size,
+            "num_position_embeddings": spec.num_position_embeddings,
+            "deepstack_visual_indexes": list(spec.deepstack_visual_indexes),
+            "initializer_range": spec.initializer_range,
+        },
+        tie_word_embeddings=spec.is_tied,
+        **{name: tokenizer.convert_tokens_to_ids(token) for name, token in vision_tokens.items()},
+    )
+
+
+def _text_config(spec: CheckpointSpec, tokenizer: Any) -> dict[str, Any]:
     text: dict[str, Any] = {
         "vocab_size": -(-len(tokenizer) // 64) * 64,  # vLLM pads vocabularies to multiples of 64
         "hidden_size": spec.hidden_size,
@@ -108,7 +121,7 @@ def _config(spec: CheckpointSpec, tokenizer: Any) -> Any:
         "head_dim": spec.head_dim,
         "max_position_embeddings": int(spec.max_position_embeddings * (spec.yarn_factor or 1)),
         "rms_norm_eps": 1e-6,
-        "rope_parameters": rope,
+        "rope_parameters": _rope_parameters(spec),
         "initializer_range": spec.initializer_range,
         "tie_word_embeddings": spec.is_tied,
         "bos_token_id": tokenizer.convert_tokens_to_ids("<|endoftext|>"),
@@ -124,31 +137,23 @@ def _config(spec: CheckpointSpec, tokenizer: Any) -> Any:
             "decoder_sparse_step": 1,
             "mlp_only_layers": [],
         }
-    vision = {
-        "hidden_size": spec.vision_hidden_size,
-        "depth": spec.vision_depth,
-        "num_heads": spec.vision_num_heads,
-        "intermediate_size": spec.vision_intermediate_size,
-        "out_hidden_size": spec.hidden_size,
-        "num_position_embeddings": spec.num_position_embeddings,
-        "deepstack_visual_indexes": list(spec.deepstack_visual_indexes),
-        "initializer_range": spec.initializer_range,
+    return text
+
+
+def _rope_parameters(spec: CheckpointSpec) -> dict[str, Any]:
+    rope: dict[str, Any] = {
+        "rope_type": "default",
+        "rope_theta": 5_000_000.0,
+        "mrope_section": list(spec.mrope_section),
+        "mrope_interleaved": True,
     }
-    config_class = Qwen3VLMoeConfig if spec.is_moe else Qwen3VLConfig
-    return config_class(
-        text_config=text,
-        vision_config=vision,
-        tie_word_embeddings=spec.is_tied,
-        **{
-            f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
-            for name, token in (
-                ("image", "<|image_pad|>"),
-                ("video", "<|video_pad|>"),
-                ("vision_start", "<|vision_start|>"),
-                ("vision_end", "<|vision_end|>"),
-            )
-        },
-    )
+    if spec.yarn_factor is not None:
+        rope |= {
+            "rope_type": "yarn",
+            "factor": spec.yarn_factor,
+            "original_max_position_embeddings": spec.max_position_embeddings,
+        }
+    return rope
 
 
 def _spread_norms(model: torch.nn.Module) -> None:
