@@ -8,7 +8,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from server.errors import NotReady
+from server.errors import ModelNotFound, NotReady
 from server.state import ServerState
 
 
@@ -16,12 +16,11 @@ def build_router(state: ServerState) -> APIRouter:
     router = APIRouter()
     started = int(time.time())
 
-    @router.get("/v1/models")
-    async def list_models() -> dict[str, Any]:
+    def describe_model() -> dict[str, Any]:
         """Raises: NotReady while loading."""
         backend = state.require_backend()
         info = backend.engine.model_info
-        model = {
+        return {
             "id": info.name,
             "object": "model",
             "created": started,
@@ -30,7 +29,18 @@ def build_router(state: ServerState) -> APIRouter:
             "kind": backend.renderer.kind,
             "random_weights": info.random_weights,
         }
-        return {"object": "list", "data": [model]}
+
+    @router.get("/v1/models/{name:path}")
+    async def retrieve_model(name: str) -> dict[str, Any]:
+        model = describe_model()
+        if name != model["id"]:
+            raise ModelNotFound(f"the model served here is `{model['id']}`", "model_not_found")
+        return model
+
+    @router.get("/v1/models")
+    async def list_models() -> dict[str, Any]:
+        """Raises: NotReady while loading."""
+        return {"object": "list", "data": [describe_model()]}
 
     @router.api_route("/health", methods=["GET", "HEAD"])
     async def check_health() -> dict[str, Any]:

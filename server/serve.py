@@ -167,6 +167,8 @@ async def _watched(state: ServerState, server: uvicorn.Server) -> AsyncIterator[
 async def _watch(state: ServerState, server: uvicorn.Server) -> None:
     while not state.load_failed:
         await asyncio.sleep(_WATCH_INTERVAL_S)
+        if server.should_exit:
+            return  # the engine is being ended on purpose
         if state.backend is None:
             continue
         try:

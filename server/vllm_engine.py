@@ -8,9 +8,11 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
+import torch._dynamo
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
@@ -42,8 +44,11 @@ _FIT_MEMORY = -1  # vLLM: the longest context that the KV cache holds
 class VllmEngine:
     """A running AsyncLLM. Build it with `start_engine`."""
 
-    def __init__(self, llm: AsyncLLM, model_info: ModelInfo) -> None:
+    def __init__(
+        self, llm: AsyncLLM, model_info: ModelInfo, run_folder: TemporaryDirectory[str]
+    ) -> None:
         self._llm = llm
+        self._run_folder = run_folder
         self._model_info = model_info
         self._token_bytes = token_bytes(llm.get_tokenizer())
 
@@ -76,6 +81,7 @@ class VllmEngine:
         if self._llm.output_handler is not None:
             self._llm.output_handler.cancel()
         await asyncio.to_thread(self._llm.shutdown)
+        self._run_folder.cleanup()
 
 
 def starts_by_fork(settings: EngineSettings) -> bool:
@@ -90,6 +96,10 @@ async def start_engine(model: str, settings: EngineSettings) -> VllmEngine:
         settings that it cannot start.
     """
     args = _engine_args(model, settings)
+    if _is_cpu(settings) and args.enforce_eager:
+        _disable_compilation()
+    run_folder = TemporaryDirectory(prefix="qwen3vl-serve-")
+    os.environ["VLLM_RPC_BASE_PATH"] = run_folder.name  # vLLM leaves its sockets behind
     start = _start_in_one_process if starts_by_fork(settings) else AsyncLLM.from_engine_args
     # In a thread of its own: a process forked from a thread that has used OpenMP hangs in it.
     llm = await asyncio.to_thread(start, args)
@@ -110,7 +120,7 @@ async def start_engine(model: str, settings: EngineSettings) -> VllmEngine:
         implementation=implementation,
         random_weights=_has_random_weights(model),
     )
-    return VllmEngine(llm, model_info)
+    return VllmEngine(llm, model_info, run_folder)
 
 
 def _is_cpu(settings: EngineSettings) -> bool:
@@ -158,6 +168,16 @@ def _cpu_defaults() -> dict[str, Any]:
         "kv_cache_memory_bytes": min(psutil.virtual_memory().available // 4, 2 * _GIB),
         "enforce_eager": True,
     }
+
+
+def _disable_compilation() -> None:
+    """Keep small functions of vLLM's sampler from being compiled by C++ when they are first used.
+
+    That stops the engine for seconds, and kills it where there is no compiler. The variable is for
+    spawned processes, the attribute for a forked one.
+    """
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    torch._dynamo.config.disable = True
 
 
 def _start_in_one_process(args: AsyncEngineArgs) -> AsyncLLM:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import httpx
@@ -160,13 +161,21 @@ class RealServer(ServerProcess):
 
     Args:
         options: settings by name, `max_model_len=256` is `--max-model-len 256`.
+        variables: for its environment.
     """
 
     address = re.compile(r"Uvicorn running on (http://\S+)")
     ready_path = "/ready"
 
-    def __init__(self, model: Path | str, log_path: Path, **options: Any) -> None:
-        super().__init__(serve_command(str(model), **{**_OPTIONS, **options}), log_path)
+    def __init__(
+        self,
+        model: Path | str,
+        log_path: Path,
+        variables: Mapping[str, str] = MappingProxyType({}),
+        **options: Any,
+    ) -> None:
+        command = serve_command(str(model), **{**_OPTIONS, **options})
+        super().__init__(command, log_path, **variables)
 
     @property
     def engine_process(self) -> psutil.Process:
@@ -185,8 +194,6 @@ def server_environment(**variables: str) -> dict[str, str]:
     """The environment of the tests without what they, or who runs them, set for the engine."""
     ours = (ENV_PREFIX, "VLLM_")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    # PASSIVE: threads of the engine that wait for one another would else take the cores from it
-    # when other processes are busy as well; a token then takes a hundred times as long.
     return {**inherited, "HF_HUB_OFFLINE": "1", **variables}
 
 

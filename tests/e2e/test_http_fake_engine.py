@@ -25,6 +25,13 @@ from tests.fake_engine import make_chunk
 THINKING = {"starts_in_reasoning": True, "may_reason": True}
 
 
+async def test_one_model_is_described_by_its_name():
+    server = Server()
+    (listed,) = (await server.request("GET", "/v1/models")).json()["data"]
+    assert (await server.request("GET", f"/v1/models/{listed['id']}")).json() == listed
+    assert_error(await server.request("GET", "/v1/models/other"), 404, "model_not_found")
+
+
 async def test_answer_has_the_openai_shape():
     server = Server(make_chunk("A "), make_chunk("cat.", finish="stop"))
     body = (await server.post()).json()

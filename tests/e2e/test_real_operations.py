@@ -1,5 +1,11 @@
 """What an operator sees of a server with the real engine."""
 
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
 from tests.e2e.real_media import count_bunny_tokens, count_image_tokens, image, text, video
 from tests.e2e.real_server import MODEL_NAME, RealServer, wait_until
 
@@ -42,3 +48,29 @@ def test_metrics_of_the_engine_stand_beside_ours(hybrid: RealServer):
     after = [count + 9 for count in before]
     # the engine's are recorded beside the answer, so either may come first
     wait_until(lambda: [hybrid.sample(name) for name in names] == after)
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """Not pytest's: vLLM puts sockets there, whose paths must be short."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_no_request_needs_a_compiler_and_nothing_is_left_after_the_end(
+    hybrid_checkpoint: Path, tmp_path: Path, temporary: Path
+):
+    """vLLM compiles parts of its sampler in C++ when a request first asks for logprobs."""
+    variables = {
+        "CXX": "/missing",
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor"),
+        "TMPDIR": str(temporary),
+    }
+    with RealServer(hybrid_checkpoint, tmp_path / "log", variables, max_model_len=256) as server:
+        answer = server.ask("hi", max_tokens=3, logprobs=True, top_logprobs=2)
+        assert len(answer.choices[0].logprobs.content) == 3
+        server.terminate()
+        assert server.wait() == 0
+        assert "CRITICAL" not in server.log
+    # vLLM names this file of its distributed set-up itself and leaves it
+    assert [path.name for path in temporary.iterdir() if "vllm_dist" not in path.name] == []

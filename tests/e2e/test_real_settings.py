@@ -64,4 +64,4 @@ def test_port_in_use_ends_the_command(instruct: RealServer, hybrid_checkpoint: P
     port = instruct.base_url.rpartition(":")[2]
     ended = run(str(hybrid_checkpoint), port=port, max_model_len=256, kv_cache_bytes=2**25)
     assert ended.returncode == 2
-    assert f"port {port} is in use" in ended.stderr
+    assert f"port {port}: Address already in use" in ended.stderr
