@@ -96,25 +96,49 @@ class VisionPatchEmbed(nn.Module):
         return {"image_weight", "video_weight", "bias"}
 
 
+def _column_parallel(
+    input_size: int, output_size: int, quant_config: QuantizationConfig | None, prefix: str
+) -> nn.Module:
+    """A linear whose outputs are spread over the tensor-parallel ranks."""
+    return ColumnParallelLinear(
+        input_size,
+        output_size,
+        bias=True,
+        quant_config=quant_config,
+        return_bias=False,
+        prefix=prefix,
+    )
+
+
+def _row_parallel(
+    input_size: int, output_size: int, quant_config: QuantizationConfig | None, prefix: str
+) -> nn.Module:
+    """A linear whose inputs are spread over the tensor-parallel ranks."""
+    return RowParallelLinear(
+        input_size,
+        output_size,
+        bias=True,
+        quant_config=quant_config,
+        return_bias=False,
+        prefix=prefix,
+    )
+
+
 class VisionMLP(nn.Module):
     def __init__(
         self, config: Qwen3VLVisionConfig, quant_config: QuantizationConfig | None, prefix: str
     ) -> None:
         super().__init__()
-        self.linear_fc1 = ColumnParallelLinear(
+        self.linear_fc1 = _column_parallel(
             config.hidden_size,
             config.intermediate_size,
-            bias=True,
-            quant_config=quant_config,
-            return_bias=False,
+            quant_config,
             prefix=f"{prefix}.linear_fc1",
         )
-        self.linear_fc2 = RowParallelLinear(
+        self.linear_fc2 = _row_parallel(
             config.intermediate_size,
             config.hidden_size,
-            bias=True,
-            quant_config=quant_config,
-            return_bias=False,
+            quant_config,
             prefix=f"{prefix}.linear_fc2",
         )
         self.act_fn = get_act_fn(config.hidden_act)
@@ -143,13 +167,8 @@ class VisionAttention(nn.Module):
             return_bias=False,
             prefix=f"{prefix}.qkv",
         )
-        self.proj = RowParallelLinear(
-            config.hidden_size,
-            config.hidden_size,
-            bias=True,
-            quant_config=quant_config,
-            return_bias=False,
-            prefix=f"{prefix}.proj",
+        self.proj = _row_parallel(
+            config.hidden_size, config.hidden_size, quant_config, prefix=f"{prefix}.proj"
         )
         self.attn = MMEncoderAttention(
             num_heads=self.num_heads,
@@ -211,22 +230,12 @@ class VisionPatchMerger(nn.Module):
         self.merged_size = config.hidden_size * config.spatial_merge_size**2
         norm_size = self.merged_size if use_postshuffle_norm else config.hidden_size
         self.norm = nn.LayerNorm(norm_size, eps=_LAYER_NORM_EPS)
-        self.linear_fc1 = ColumnParallelLinear(
-            self.merged_size,
-            self.merged_size,
-            bias=True,
-            quant_config=quant_config,
-            return_bias=False,
-            prefix=f"{prefix}.linear_fc1",
+        self.linear_fc1 = _column_parallel(
+            self.merged_size, self.merged_size, quant_config, prefix=f"{prefix}.linear_fc1"
         )
         self.act_fn = nn.GELU()
-        self.linear_fc2 = RowParallelLinear(
-            self.merged_size,
-            config.out_hidden_size,
-            bias=True,
-            quant_config=quant_config,
-            return_bias=False,
-            prefix=f"{prefix}.linear_fc2",
+        self.linear_fc2 = _row_parallel(
+            self.merged_size, config.out_hidden_size, quant_config, prefix=f"{prefix}.linear_fc2"
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
