@@ -78,7 +78,6 @@ class _Exchange:
         record: RequestRecord,
     ) -> None:
         self._state = state
-        self._settings = state.settings
         self._metrics = state.metrics
         self._backend = backend
         self._request = request
@@ -182,9 +181,9 @@ class _Exchange:
             return []
         backend, metrics = self._backend, self._metrics
         with metrics.media_load_s.time():
-            refs = await load_media_refs(sources, backend.fetcher, self._settings.media)
+            refs = await load_media_refs(sources, backend.fetcher, self._state.settings.media)
             metrics.media_bytes.inc(sum(map(count_bytes, refs)))
-            timeout_s = self._settings.media.load_timeout_s
+            timeout_s = self._state.settings.media.load_timeout_s
             try:
                 async with asyncio.timeout(timeout_s):
                     media = await backend.pipeline.load(refs, max_tokens)

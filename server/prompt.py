@@ -11,7 +11,6 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError
@@ -66,6 +65,7 @@ class PromptRenderer:
         self._vision_tokens = VisionTokens.from_config(config)
         self._merge_size = load_preprocessor_config(model, revision).merge_size
         self.generation_defaults = _generation_defaults(model, revision)
+        self._encode_text = _plain_encoder(self._tokenizer)
         self._added_tokens: dict[str, int] = {
             token.content: token_id
             for token_id, token in self._tokenizer.added_tokens_decoder.items()
@@ -175,18 +175,18 @@ class PromptRenderer:
             start = match.end()
         return token_ids + self._encode_text(text[start:].replace(guard, ""))
 
-    @cached_property
-    def _encode_text(self) -> Callable[[str], list[int]]:
-        """Text -> ids by a tokenizer that knows no special token."""
-        description = json.loads(self._tokenizer.backend_tokenizer.to_str())
-        description["added_tokens"] = []
-        plain = Tokenizer.from_str(json.dumps(description))
 
-        def encode(text: str) -> list[int]:
-            # the batch form lets other threads run meanwhile
-            return list(plain.encode_batch([text], add_special_tokens=False)[0].ids) if text else []
+def _plain_encoder(tokenizer: Any) -> Callable[[str], list[int]]:
+    """Text -> ids by a tokenizer that knows no special token."""
+    description = json.loads(tokenizer.backend_tokenizer.to_str())
+    description["added_tokens"] = []
+    plain = Tokenizer.from_str(json.dumps(description))
 
-        return encode
+    def encode(text: str) -> list[int]:
+        # the batch form lets other threads run meanwhile
+        return list(plain.encode_batch([text], add_special_tokens=False)[0].ids) if text else []
+
+    return encode
 
 
 def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:

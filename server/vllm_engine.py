@@ -1,13 +1,11 @@
 """The `Engine` over vLLM's AsyncLLM: with `multimodal.vllm_input`, all of vLLM in this process."""
 
 import asyncio
-import json
 import os
 import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -22,6 +20,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from multimodal.checkpoint_files import read_checkpoint_json
 from multimodal.vllm_input import engine_input
 from server.engine import (
     EngineDead,
@@ -118,7 +117,7 @@ async def start_engine(model: str, settings: EngineSettings) -> VllmEngine:
         name=settings.served_model_name or settings.model,
         max_model_len=llm.model_config.max_model_len,
         implementation=implementation,
-        random_weights=_has_random_weights(model),
+        random_weights=_has_random_weights(model, settings.revision),
     )
     return VllmEngine(llm, model_info, run_folder)
 
@@ -194,9 +193,9 @@ def _start_in_one_process(args: AsyncEngineArgs) -> AsyncLLM:
     return AsyncLLM.from_vllm_config(config)
 
 
-def _has_random_weights(model: str) -> bool:
-    config = Path(model) / "config.json"
-    return config.is_file() and bool(json.loads(config.read_text()).get(_RANDOM_WEIGHTS_KEY))
+def _has_random_weights(model: str, revision: str | None) -> bool:
+    config = read_checkpoint_json(model, "config.json", revision) or {}
+    return bool(config.get(_RANDOM_WEIGHTS_KEY))
 
 
 def _sampling_params(options: SamplingOptions) -> SamplingParams:

@@ -101,9 +101,6 @@ class DenseDecoderLayer(Qwen3DecoderLayer):
 class DenseBackbone(DeepstackForward, Qwen3Model):
     decoder_layer_type = DenseDecoderLayer
 
-    # torch.compile's decorator looks the signature up on the class itself
-    forward = DeepstackForward.forward
-
 
 class MoeDecoderLayer(Qwen3MoeDecoderLayer):
     def __init__(self, vllm_config: VllmConfig, prefix: str = "") -> None:
@@ -119,8 +116,6 @@ class MoeDecoderLayer(Qwen3MoeDecoderLayer):
 class MoeBackbone(DeepstackForward, Qwen3MoeModel):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix, decoder_layer_type=MoeDecoderLayer)
-
-    forward = DeepstackForward.forward
 
 
 class DenseLanguageModel(Qwen3ForCausalLM):

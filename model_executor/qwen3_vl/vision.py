@@ -96,25 +96,15 @@ class VisionPatchEmbed(nn.Module):
         return {"image_weight", "video_weight", "bias"}
 
 
-def _column_parallel(
-    input_size: int, output_size: int, quant_config: QuantizationConfig | None, prefix: str
+def _parallel_linear(
+    linear_class: type[nn.Module],
+    input_size: int,
+    output_size: int,
+    quant_config: QuantizationConfig | None,
+    prefix: str,
 ) -> nn.Module:
-    """A linear whose outputs are spread over the tensor-parallel ranks."""
-    return ColumnParallelLinear(
-        input_size,
-        output_size,
-        bias=True,
-        quant_config=quant_config,
-        return_bias=False,
-        prefix=prefix,
-    )
-
-
-def _row_parallel(
-    input_size: int, output_size: int, quant_config: QuantizationConfig | None, prefix: str
-) -> nn.Module:
-    """A linear whose inputs are spread over the tensor-parallel ranks."""
-    return RowParallelLinear(
+    """One of vLLM's tensor-parallel linears, with what all of the tower have in common."""
+    return linear_class(
         input_size,
         output_size,
         bias=True,
@@ -129,13 +119,15 @@ class VisionMLP(nn.Module):
         self, config: Qwen3VLVisionConfig, quant_config: QuantizationConfig | None, prefix: str
     ) -> None:
         super().__init__()
-        self.linear_fc1 = _column_parallel(
+        self.linear_fc1 = _parallel_linear(
+            ColumnParallelLinear,
             config.hidden_size,
             config.intermediate_size,
             quant_config,
             prefix=f"{prefix}.linear_fc1",
         )
-        self.linear_fc2 = _row_parallel(
+        self.linear_fc2 = _parallel_linear(
+            RowParallelLinear,
             config.intermediate_size,
             config.hidden_size,
             quant_config,
@@ -167,8 +159,12 @@ class VisionAttention(nn.Module):
             return_bias=False,
             prefix=f"{prefix}.qkv",
         )
-        self.proj = _row_parallel(
-            config.hidden_size, config.hidden_size, quant_config, prefix=f"{prefix}.proj"
+        self.proj = _parallel_linear(
+            RowParallelLinear,
+            config.hidden_size,
+            config.hidden_size,
+            quant_config,
+            prefix=f"{prefix}.proj",
         )
         self.attn = MMEncoderAttention(
             num_heads=self.num_heads,
@@ -230,12 +226,20 @@ class VisionPatchMerger(nn.Module):
         self.merged_size = config.hidden_size * config.spatial_merge_size**2
         norm_size = self.merged_size if use_postshuffle_norm else config.hidden_size
         self.norm = nn.LayerNorm(norm_size, eps=_LAYER_NORM_EPS)
-        self.linear_fc1 = _column_parallel(
-            self.merged_size, self.merged_size, quant_config, prefix=f"{prefix}.linear_fc1"
+        self.linear_fc1 = _parallel_linear(
+            ColumnParallelLinear,
+            self.merged_size,
+            self.merged_size,
+            quant_config,
+            prefix=f"{prefix}.linear_fc1",
         )
         self.act_fn = nn.GELU()
-        self.linear_fc2 = _row_parallel(
-            self.merged_size, config.out_hidden_size, quant_config, prefix=f"{prefix}.linear_fc2"
+        self.linear_fc2 = _parallel_linear(
+            RowParallelLinear,
+            self.merged_size,
+            config.out_hidden_size,
+            quant_config,
+            prefix=f"{prefix}.linear_fc2",
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,15 @@ def assert_equal(case: ParityCase, ours: Run, reference: Run) -> None:
     assert found.relative <= MAX_RELATIVE, f"{case.name}: {found}"
 
 
+def assert_all_equal(
+    under_test: EngineUnderTest, cases: list[ParityCase], expected: dict[str, Run]
+) -> None:
+    """Each case alone."""
+    for case in cases:
+        (ours,) = under_test.run([case], NUM_TOKENS)
+        assert_equal(case, ours, expected[case.name])
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_logits_and_tokens_equal_transformers(
     name: str,
@@ -27,10 +36,7 @@ def test_logits_and_tokens_equal_transformers(
     engine: Callable[..., EngineUnderTest],
     expected: Callable[[str], dict[str, Run]],
 ) -> None:
-    under_test = engine(name)
-    for case in cases:
-        (ours,) = under_test.run([case], NUM_TOKENS)
-        assert_equal(case, ours, expected(name)[case.name])
+    assert_all_equal(engine(name), cases, expected(name))
 
 
 @pytest.mark.parametrize("name", ["dense", "moe"])
@@ -105,10 +111,7 @@ def test_a_compiled_backbone_gives_the_same(
     engine: Callable[..., EngineUnderTest],
     expected: Callable[[str], dict[str, Run]],
 ) -> None:
-    under_test = engine(name, enforce_eager=False)
-    for case in cases:
-        (ours,) = under_test.run([case], NUM_TOKENS)
-        assert_equal(case, ours, expected(name)[case.name])
+    assert_all_equal(engine(name, enforce_eager=False), cases, expected(name))
 
 
 def test_the_comparison_sees_a_missing_deepstack_level(
