@@ -1,5 +1,7 @@
 """A small byte-level BPE tokenizer with every special token of Qwen3-VL by name."""
 
+from collections.abc import Sequence
+
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
@@ -49,7 +51,9 @@ _CORPUS = (
 )
 
 
-def build_tokenizer(num_merges: int = 200) -> PreTrainedTokenizerFast:
+def build_tokenizer(
+    corpus: Sequence[str] = _CORPUS, num_merges: int = 200
+) -> PreTrainedTokenizerFast:
     """Train the merges on a few fixed sentences; the result is the same on every machine."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -65,7 +69,7 @@ def build_tokenizer(num_merges: int = 200) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_CORPUS, trainer)
+    tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.add_tokens(
         [AddedToken(text, special=special, normalized=False) for text, special in SPECIAL_TOKENS]
     )

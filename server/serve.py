@@ -7,13 +7,14 @@ import signal
 import socket
 import warnings
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from types import FrameType
 
 import uvicorn
 import uvloop
 
+from demo.embedded import EMBEDDED_CHECKPOINT
 from server.app import create_app
 from server.engine import Engine, EngineDead
 from server.settings import EMBEDDED_MODEL, Settings
@@ -41,8 +42,7 @@ def serve(settings: Settings) -> int:
     except OSError as error:
         logger.critical("cannot listen on %s port %d: %s", host, port, error.strerror)
         return 2
-    with ExitStack() as stack:
-        return uvloop.run(_serve(settings, _locate_model(settings, stack)))
+    return uvloop.run(_serve(settings, _locate_model(settings.engine.model)))
 
 
 def _exit(status: int, *_: object) -> None:
@@ -57,12 +57,8 @@ def _try_to_bind(host: str, port: int) -> None:
         probe.bind(address)
 
 
-def _locate_model(settings: Settings, stack: ExitStack) -> str:
-    if settings.engine.model != EMBEDDED_MODEL:
-        return settings.engine.model
-    from demo.embedded import embedded_checkpoint  # imports transformers' models
-
-    return str(stack.enter_context(embedded_checkpoint()))
+def _locate_model(model: str) -> str:
+    return str(EMBEDDED_CHECKPOINT) if model == EMBEDDED_MODEL else model
 
 
 async def _serve(settings: Settings, model: str) -> int:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from demo.chat_template import TemplateKind
-from demo.random_checkpoint import CheckpointSpec, build_checkpoint
+from demo.checkpoint import CheckpointSpec
+from demo.random_checkpoint import build_checkpoint
 from server.settings import ENV_PREFIX
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from demo.random_checkpoint import CheckpointSpec, build_checkpoint
+from demo.checkpoint import CheckpointSpec
+from demo.random_checkpoint import build_checkpoint
 from model_executor.parity import ParityCase, Reference
 from model_executor.parity_cases import CaseBuilder
 from multimodal.preprocessor_config import load_preprocessor_config

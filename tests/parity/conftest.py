@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from demo.random_checkpoint import CheckpointSpec, build_checkpoint
+from demo.checkpoint import CheckpointSpec
+from demo.random_checkpoint import build_checkpoint
 from model_executor.parity import EngineUnderTest, ParityCase, Reference, Run
 from model_executor.parity_cases import CaseBuilder
 from multimodal.preprocessor_config import load_preprocessor_config

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from demo.chat_template import TemplateKind
-from demo.random_checkpoint import CheckpointSpec, build_checkpoint
+from demo.checkpoint import CheckpointSpec
+from demo.random_checkpoint import build_checkpoint
 from server.errors import InvalidRequest
 from server.prompt import PromptRenderer, _unused_mark
 

@@ -1,0 +1,116 @@
+"""The embedded model behind the real server: it sees, and whatever is sent wrongly shows."""
+
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from demo.evaluate import GROUPS, Case, Outcome, ask, held_out_cases
+from demo.scenes import random_names, shapes_picture
+from demo.skills import ORDINALS, Example, Question, article, sentence
+from demo.world import COLORS, Clip, Picture, Shape
+from tests.e2e.real_server import MODEL_NAME, RealServer
+
+PER_SKILL = 10
+# Few questions are asked here, so the share of right answers may lie below the README's.
+SLACK = 0.1
+
+
+@pytest.fixture(scope="module")
+def server(logs: Path) -> Iterator[RealServer]:
+    with RealServer("demo", logs / "demo", dtype="auto") as server:
+        yield server
+
+
+def ask_all(server: RealServer, cases: Sequence[Case]) -> list[Outcome]:
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(lambda case: ask(server.client, MODEL_NAME, case), cases))
+
+
+@pytest.fixture(scope="module")
+def outcomes(server: RealServer) -> list[Outcome]:
+    return ask_all(server, held_out_cases(PER_SKILL))
+
+
+def share_right(outcomes: Sequence[Outcome]) -> float:
+    return sum(outcome.is_right for outcome in outcomes) / len(outcomes)
+
+
+@pytest.mark.parametrize("is_thinking", [False, True], ids=["direct", "thinking"])
+@pytest.mark.parametrize("group", GROUPS)
+def test_held_out_questions_are_answered(
+    outcomes: list[Outcome], group: str, is_thinking: bool
+) -> None:
+    least, skills = GROUPS[group]
+    found = [
+        outcome
+        for outcome in outcomes
+        if outcome.case.question.skill in skills and outcome.case.is_thinking == is_thinking
+    ]
+    assert len(found) == PER_SKILL * len(skills)
+    assert share_right(found) >= least - SLACK
+
+
+def test_it_thinks_when_told_to(outcomes: list[Outcome]) -> None:
+    assert all(bool(outcome.reasoning) == outcome.case.is_thinking for outcome in outcomes)
+
+
+def test_it_says_that_its_weights_are_trained(server: RealServer) -> None:
+    (model,) = server.http.get("/v1/models").json()["data"]
+    assert not model["random_weights"]
+    assert "weights" not in server.log
+
+
+def pictures(seed: int) -> tuple[list[str], list[Picture]]:
+    """Two names and a picture of each."""
+    rng = random.Random(f"held-out/pictures/{seed}")
+    names = random_names(rng, 2)
+    return [" ".join(name) for name in names], [shapes_picture(rng, [n], False) for n in names]
+
+
+def test_the_order_of_pictures_is_kept(server: RealServer) -> None:
+    cases = []
+    for seed in range(10):
+        names, drawn = pictures(seed)
+        for order in ([0, 1], [1, 0]):
+            media = tuple(drawn[i] for i in order)
+            answer = f"The {ORDINALS[order.index(0)]} picture."
+            question = Question("find", f"Which picture shows the {names[0]}?", answer, "")
+            cases.append(Case(Example(media, (question,)), question, is_thinking=False))
+    assert share_right(ask_all(server, cases)) >= 0.9
+
+
+def two_scenes(seed: int, fps: float, is_reversed: bool = False) -> tuple[list[str], Clip]:
+    """Four frames of one shape, then four of another; all eight are sampled at 1 and 2 fps."""
+    names = random_names(random.Random(f"held-out/clips/{seed}"), 2)
+    scenes = [
+        Picture(128, 128, (230, 230, 230), (Shape(kind, color, 64, 64, 36, COLORS[color]),))
+        for color, kind in names
+    ]
+    frames = [scene for scene in scenes for _ in range(4)]
+    clip = Clip(fps, tuple(reversed(frames) if is_reversed else frames))
+    return [" ".join(name) for name in names], clip
+
+
+def test_the_order_of_frames_is_kept(server: RealServer) -> None:
+    cases = []
+    for seed in range(10):
+        for is_reversed in (False, True):
+            names, clip = two_scenes(seed, 2.0, is_reversed)
+            answer = sentence(article(names[1 if is_reversed else 0]))
+            question = Question("first_or_last", "What appears first?", answer, "")
+            cases.append(Case(Example((clip,), (question,)), question, is_thinking=False))
+    assert share_right(ask_all(server, cases)) >= 0.9
+
+
+def test_timestamps_tell_the_time(server: RealServer) -> None:
+    cases = []
+    for seed in range(10):
+        for fps, seconds in ((2.0, "2.2"), (1.0, "4.5")):
+            names, clip = two_scenes(seed, fps)
+            text = f"When does the {names[1]} appear?"
+            question = Question("when", text, f"At {seconds} seconds.", "")
+            cases.append(Case(Example((clip,), (question,)), question, is_thinking=False))
+    assert share_right(ask_all(server, cases)) >= 0.9
