@@ -127,7 +127,7 @@ def _attention(samples: np.ndarray, branches: np.ndarray) -> np.ndarray:
 
 
 def _with_noise(patches: torch.Tensor, noise: np.random.Generator | None) -> torch.Tensor:
-    """A little grain on half of the patches, as compression leaves it."""
+    """A little grain, as compression leaves it."""
     if noise is None:
         return patches
     grain = noise.integers(-6, 7, size=patches.shape, dtype=np.int16)

@@ -17,14 +17,13 @@ from multimodal.mrope import mrope_positions
 from multimodal.patches import patchify
 from multimodal.resize import resize_rgb
 
-PATCH, MERGE, FRAMES = 16, 2, 2
+PATCH, MERGE, FRAMES = 16, 2, 2  # pixels, patches of a token's side, frames of an item
 GLYPHS = (None, *SHAPES, *"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _GLYPH_IDS = {glyph: index for index, glyph in enumerate(GLYPHS)}
 _NAMES = [(color, kind) for color in COLORS for kind in SHAPES]
 COVERS = (None, *_NAMES)
 STEPS, NO_BOX = 20, -1
 _COVER_IDS = {name: index for index, name in enumerate(COVERS)}
-_ORDINALS = ("1", "2", "3", "4")
 
 
 @dataclass(frozen=True, slots=True)
