@@ -13,8 +13,9 @@ from demo.skills import OTHERS, SINGLE_PICTURE, Example
 
 ROW_TOKENS = 320
 # Steps at which freely placed things and the skills beyond one picture come in, and are all in.
-FREE_STEPS = (700, 2700)
+FREE_STEPS = (700, 2200)
 OTHER_STEPS = (500, 2000)
+PHASE_STEPS = (3000, 6000)  # each time more of what is hard is drawn from here on
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ def random_example(rng: random.Random, step: int) -> Example:
     """An example of the curriculum at this step."""
     others = 0.55 * share(step, OTHER_STEPS)
     makers = OTHERS if rng.random() < others else SINGLE_PICTURE
-    (maker,) = rng.choices(list(makers), list(makers.values()))
+    phase = sum(step >= first for first in PHASE_STEPS)
+    (maker,) = rng.choices(list(makers), [weights[phase] for weights in makers.values()])
     return maker(rng, rng.random() >= 0.97 * share(step, FREE_STEPS))
 
 

@@ -116,8 +116,9 @@ class SampleMaker:
         questions = [varied(rng, example, q) for q in example.questions for _ in range(2)]
         pieces: list[_Piece] = []
         skills: list[str] = []
+        first = rng.randrange(2)
         for index, question in enumerate(questions[:1] if layout.text_first else questions):
-            is_thinking = index % 2 == 0
+            is_thinking = index % 2 == first
             prompt, answer = self.render(example, question, layout, is_thinking)
             prefix, rest = self._tokens(prompt, answer, parts)
             pieces = pieces or [prefix]

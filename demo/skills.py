@@ -695,21 +695,23 @@ _SAVE = ("Read the number and {} it.", "Please {} the number.", "Now {} the numb
 _SAVE_COUNT = ("Count the {1} and {0} the count.", "Please {0} how many {1} there are.")
 
 Maker = Callable[[random.Random, bool], Example]
-SINGLE_PICTURE: dict[Maker, float] = {
-    number_example: 3.0,
-    word_example: 2.0,
-    letters_example: 1.5,
-    single_example: 3.0,
-    several_example: 3.5,
+# How often each is drawn, before and from each of `demo.batches.PHASE_STEPS` on.
+Weights = tuple[float, float, float]
+SINGLE_PICTURE: dict[Maker, Weights] = {
+    number_example: (3.0, 3.0, 3.0),
+    word_example: (2.0, 2.5, 2.5),
+    letters_example: (1.5, 1.5, 1.0),
+    single_example: (3.0, 1.2, 0.6),
+    several_example: (3.5, 5.0, 3.0),
 }
-OTHERS: dict[Maker, float] = {
-    more_example: 1.2,
-    total_example: 0.6,
-    find_example: 1.0,
-    numbers_example: 1.0,
-    scenes_example: 2.5,
-    motion_example: 0.8,
-    chat_example: 1.0,
-    tool_example: 1.0,
-    result_example: 0.2,
+OTHERS: dict[Maker, Weights] = {
+    more_example: (1.2, 1.5, 2.5),
+    total_example: (0.6, 1.0, 1.5),
+    find_example: (1.0, 1.0, 1.0),
+    numbers_example: (1.0, 1.0, 1.2),
+    scenes_example: (2.5, 2.5, 4.0),
+    motion_example: (0.8, 0.3, 0.3),
+    chat_example: (1.0, 0.6, 0.4),
+    tool_example: (1.0, 1.3, 2.0),
+    result_example: (0.2, 0.3, 0.3),
 }

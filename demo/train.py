@@ -56,7 +56,7 @@ class Recipe:
     """Hyper-parameters of a training run."""
 
     seed: int = 0
-    steps: int = 7_500
+    steps: int = 7_000
     rows: int = 16  # of `demo.batches.ROW_TOKENS` tokens each
     matrix_lr: float = 1e-3  # Muon: the matrices inside the blocks
     other_lr: float = 1.5e-3  # AdamW: embeddings, norms, biases, heads
@@ -69,19 +69,22 @@ class Recipe:
 class _Stream(IterableDataset[Batch]):
     """The batches of a run, drawn by one or more workers, the same for any number of them."""
 
-    def __init__(self, maker: SampleMaker, recipe: Recipe) -> None:
-        self._maker, self._recipe = maker, recipe
+    def __init__(self, maker: SampleMaker, recipe: Recipe, start: int) -> None:
+        self._maker, self._recipe, self._start = maker, recipe, start
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
         first, stride = (info.id, info.num_workers) if info else (0, 1)
         recipe = self._recipe
-        steps = range(first, recipe.steps, stride)
+        steps = range(self._start + first, recipe.steps, stride)
         return batches(self._maker, recipe.seed, recipe.rows, steps)
 
 
 def train(output: Path, recipe: Recipe, num_workers: int) -> None:
-    """Train; leaves `checkpoint/`, `history.json` and two plots in `output`."""
+    """Train; leaves `checkpoint/`, `history.json` and two plots in `output`.
+
+    A run that was interrupted is taken up from its last validation.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     output.mkdir(parents=True, exist_ok=True)
     tokenizer = demo_tokenizer()
@@ -90,12 +93,15 @@ def train(output: Path, recipe: Recipe, num_workers: int) -> None:
     model.set_attn_implementation("plain")
     heads = SeeingHeads(SPEC.hidden_size).to(device)
     optimizers = _optimizers(model, heads, recipe)
-    stream = DataLoader(_Stream(maker, recipe), batch_size=None, num_workers=num_workers)
-    history: list[dict[str, Any]] = []
-    started = time.monotonic()
-    for step, batch in enumerate(stream):
+    saved = _Saved(output / "training.pt", {"model": model, "heads": heads, **optimizers})
+    start, history = saved.load(device)
+    stream = DataLoader(_Stream(maker, recipe, start), batch_size=None, num_workers=num_workers)
+    started = time.monotonic() - (history[-1]["seconds"] if history else 0)
+    for step, batch in enumerate(stream, start):
         is_last = step == recipe.steps - 1
-        answers, seeing = _step(model, heads, optimizers, batch.to(device), recipe, step)
+        answers, seeing = _step(
+            model, heads, list(optimizers.values()), batch.to(device), recipe, step
+        )
         if step % LOG_EVERY == 0 or is_last:
             seconds = time.monotonic() - started
             record: dict[str, Any] = {
@@ -112,8 +118,33 @@ def train(output: Path, recipe: Recipe, num_workers: int) -> None:
                 save_checkpoint(output / "checkpoint", SPEC, model, tokenizer)
             history.append(record)
             (output / "history.json").write_text(json.dumps(history))
+            if "accuracy" in record:
+                saved.save(step + 1, history)
     plot_history(history, output)
     _report(output, recipe)
+
+
+class _Saved:
+    """The state of a run in one file."""
+
+    def __init__(self, path: Path, parts: dict[str, Any]) -> None:
+        self._path, self._parts = path, parts
+
+    def save(self, step: int, history: list[dict[str, Any]]) -> None:
+        """`step` is the next one to be done."""
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        temporary = self._path.with_suffix(".new")
+        torch.save({"step": step, "history": history, "parts": parts}, temporary)
+        temporary.replace(self._path)
+
+    def load(self, device: str) -> tuple[int, list[dict[str, Any]]]:
+        """Step and history; 0 and none if nothing was saved."""
+        if not self._path.exists():
+            return 0, []
+        state = torch.load(self._path, map_location=device)
+        for name, part in self._parts.items():
+            part.load_state_dict(state["parts"][name])
+        return state["step"], state["history"]
 
 
 def _step(
@@ -140,7 +171,9 @@ def _step(
     return answers.item(), seeing.item()
 
 
-def _optimizers(model: nn.Module, heads: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def _optimizers(
+    model: nn.Module, heads: nn.Module, recipe: Recipe
+) -> dict[str, torch.optim.Optimizer]:
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -156,7 +189,7 @@ def _optimizers(model: nn.Module, heads: nn.Module, recipe: Recipe) -> list[torc
         betas=(0.9, 0.95),
         weight_decay=0.0,
     )
-    return [muon, adamw]
+    return {"muon": muon, "adamw": adamw}
 
 
 def _rate(step: int, recipe: Recipe) -> float:
