@@ -21,14 +21,13 @@ from demo.skills import (
     number_example,
     result_example,
     scenes_example,
-    several_example,
-    single_example,
     tool_example,
+    word_example,
 )
 
-NUM_SAMPLES = 24
+NUM_SAMPLES = 48
 # What a damage must cost at least, of the share of right answers.
-MARGIN = 0.25
+MARGIN = 0.2
 
 
 @pytest.fixture
@@ -47,12 +46,17 @@ def unchanged(example: Example) -> Example:
 
 
 def drawn(
-    maker: SampleMaker, make: Maker, change: Callable[[Example], Example] = unchanged
+    maker: SampleMaker, makes: Sequence[Maker], change: Callable[[Example], Example] = unchanged
 ) -> Batch:
-    """Held-out samples of one kind, one a row."""
+    """Held-out samples of these kinds in turn, one a row."""
     rng = random.Random("held-out/sensitivity")
-    examples = [make(rng, False) for _ in range(NUM_SAMPLES)]
-    return pack([[maker.make(random.Random(1), change(e), ROW_TOKENS)] for e in examples])
+    examples = [makes[i % len(makes)](rng, False) for i in range(NUM_SAMPLES)]
+    return pack(
+        [
+            [maker.make(random.Random(i), change(example), ROW_TOKENS)]
+            for i, example in enumerate(examples)
+        ]
+    )
 
 
 def assert_lost(whole: dict[str, float], damaged: dict[str, float], skills: Sequence[str]) -> None:
@@ -61,18 +65,18 @@ def assert_lost(whole: dict[str, float], damaged: dict[str, float], skills: Sequ
 
 
 def test_zeroing_deepstack_loses_what_is_seen(model: Any, maker: SampleMaker) -> None:
-    batches = [drawn(maker, number_example), drawn(maker, several_example)]
+    batches = [drawn(maker, [word_example])]
     whole = accuracies(model, batches)
     for merger in model.model.visual.deepstack_merger_list:
         torch.nn.init.zeros_(merger.linear_fc2.weight)
         torch.nn.init.zeros_(merger.linear_fc2.bias)
-    assert_lost(whole, accuracies(model, batches), ["read_number", "count"])
+    assert_lost(whole, accuracies(model, batches), ["read_word", "read_word+think"])
 
 
 def test_mrope_in_sections_loses_where_things_are(
     model: Any, maker: SampleMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batches = [drawn(maker, number_example), drawn(maker, single_example)]
+    batches = [drawn(maker, [number_example])]
     whole = accuracies(model, batches)
 
     def in_sections(frequencies: torch.Tensor) -> torch.Tensor:
@@ -83,13 +87,13 @@ def test_mrope_in_sections_loses_where_things_are(
 
     rotary = model.model.language_model.rotary_emb
     monkeypatch.setattr(rotary, "recomposition_frequencies", in_sections)
-    assert_lost(whole, accuracies(model, batches), ["read_number"])
+    assert_lost(whole, accuracies(model, batches), ["read_number", "read_number+think"])
 
 
 def test_shifted_timestamps_are_what_is_answered(
     model: Any, maker: SampleMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = accuracies(model, [drawn(maker, scenes_example)])
+    whole = accuracies(model, [drawn(maker, [scenes_example])])
     load_media = demo.samples.load_media
 
     def later(media: Any) -> Any:
@@ -98,22 +102,22 @@ def test_shifted_timestamps_are_what_is_answered(
         return replace(loaded, timestamps=(*seconds[1:], seconds[-1] + 1)), seen
 
     monkeypatch.setattr(demo.samples, "load_media", later)
-    assert_lost(whole, accuracies(model, [drawn(maker, scenes_example)]), ["when", "when+think"])
+    assert_lost(whole, accuracies(model, [drawn(maker, [scenes_example])]), ["when", "when+think"])
 
 
 def test_swapped_pictures_change_which_one_it_is(model: Any, maker: SampleMaker) -> None:
-    whole = accuracies(model, [drawn(maker, find_example)])
+    whole = accuracies(model, [drawn(maker, [find_example])])
 
     def swapped(example: Example) -> Example:
         first, second, *rest = example.media
         return replace(example, media=(second, first, *rest))
 
-    damaged = accuracies(model, [drawn(maker, find_example, swapped)])
+    damaged = accuracies(model, [drawn(maker, [find_example], swapped)])
     assert_lost(whole, damaged, ["find", "nth"])
 
 
 def test_tools_are_called_and_their_results_told(model: Any, maker: SampleMaker) -> None:
     """The server takes no tools yet, so this is transformers' own forward pass."""
-    found = accuracies(model, [drawn(maker, tool_example), drawn(maker, result_example)])
-    assert {skill.removesuffix("+think") for skill in found} == {"tool", "tool_result"}
-    assert min(found.values()) >= 0.8, found
+    found = accuracies(model, [drawn(maker, [tool_example, result_example])])
+    assert min(found["tool"], found["tool+think"]) >= 0.5, found
+    assert min(found["tool_result"], found["tool_result+think"]) >= 0.8, found
