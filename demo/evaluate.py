@@ -159,7 +159,9 @@ def _share(hits: Sequence[bool]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base-url", default="http://127.0.0.1:8000/v1")
-    parser.add_argument("--per-skill", type=int, default=60, help="questions, each asked both ways")
+    parser.add_argument(
+        "--per-skill", type=int, default=100, help="questions, each asked both ways"
+    )
     parser.add_argument("--seed", type=int, default=HELD_OUT_SEED)
     parser.add_argument("--parallel", type=int, default=16, help="requests at a time")
     parser.add_argument(

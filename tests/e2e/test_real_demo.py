@@ -17,8 +17,8 @@ PER_SKILL = 10
 # Some ten points below what demo/README.md says of each group: few questions are asked here.
 FLOORS = {
     "one picture": 0.8,
-    "counting": 0.6,
-    "boxes (IoU 0.5)": 0.6,
+    "counting": 0.7,
+    "boxes (IoU 0.5)": 0.8,
     "several pictures": 0.7,
     "video: what, in which order": 0.8,
     "video: when": 0.7,
@@ -70,7 +70,7 @@ def test_it_thinks_when_told_to(outcomes: list[Outcome]) -> None:
 def test_it_says_that_its_weights_are_trained(server: RealServer) -> None:
     (model,) = server.http.get("/v1/models").json()["data"]
     assert not model["random_weights"]
-    assert "weights" not in server.log
+    assert "are random" not in server.log
 
 
 def pictures(seed: int) -> tuple[list[str], list[Picture]]:
@@ -123,4 +123,4 @@ def test_timestamps_tell_the_time(server: RealServer) -> None:
             text = f"When does the {names[1]} appear?"
             question = Question("when", text, f"At {seconds} seconds.", "")
             cases.append(Case(Example((clip,), (question,)), question, is_thinking=False))
-    assert share_right(ask_all(server, cases)) >= 0.9
+    assert share_right(ask_all(server, cases)) >= 0.7  # frames at a fixed rate would give 0.5

