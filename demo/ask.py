@@ -45,9 +45,14 @@ def main() -> None:
 
 def _part(file: Path) -> Any:
     media_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    return data_url_part(media_type, file.read_bytes())
+
+
+def data_url_part(media_type: str, data: bytes) -> dict[str, Any]:
+    """An image or video of a user message, inside a data URL."""
     kind = "video_url" if media_type.startswith("video/") else "image_url"
-    data = base64.b64encode(file.read_bytes()).decode()
-    return {"type": kind, kind: {"url": f"data:{media_type};base64,{data}"}}
+    url = f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+    return {"type": kind, kind: {"url": url}}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Ask a running server the held-out questions; print the share of right answers per skill."""
 
 import argparse
-import base64
 import io
 import random
 import tempfile
@@ -19,6 +18,7 @@ import numpy as np
 from openai import OpenAI
 from PIL import Image
 
+from demo.ask import data_url_part
 from demo.chat_template import tools_message
 from demo.skills import OTHERS, SINGLE_PICTURE, Example, Question, answer_is_right
 from demo.world import Clip, Picture
@@ -107,8 +107,8 @@ def request_messages(example: Example, question: Question) -> Iterator[Any]:
 def media_part(media: Picture | Clip) -> dict[str, Any]:
     """A picture as PNG, a clip as MP4, inside a data URL."""
     if isinstance(media, Picture):
-        return {"type": "image_url", "image_url": {"url": _data_url("image/png", png(media))}}
-    return {"type": "video_url", "video_url": {"url": _data_url("video/mp4", mp4(media))}}
+        return data_url_part("image/png", png(media))
+    return data_url_part("video/mp4", mp4(media))
 
 
 @lru_cache(maxsize=64)
@@ -131,10 +131,6 @@ def mp4(clip: Clip) -> bytes:
             writer.write(cv2.cvtColor(np.pad(picture.draw(), padding, "edge"), cv2.COLOR_RGB2BGR))
         writer.release()
         return path.read_bytes()
-
-
-def _data_url(media_type: str, data: bytes) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def table(outcomes: Sequence[Outcome]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """How the demo checkpoint wants its media: small, so that answers come at once on a CPU."""
 
+from multimodal.grid import sample_frame_indices
 from multimodal.options import MediaLimits, MediaOptions
 from multimodal.plan import VideoHeader, VideoPlan, plan_image, plan_video
 from multimodal.preprocessor_config import PreprocessorConfig
@@ -26,3 +27,16 @@ def video_plan(num_frames: int, fps: float, height: int, width: int) -> VideoPla
     """The frames, timestamps and size that are used of a clip."""
     header = VideoHeader(num_frames, fps, width, height)
     return plan_video(header, MediaOptions(), PREPROCESSOR, MediaLimits())
+
+
+def num_sampled(num_frames: int, fps: float) -> int:
+    """How many frames of a clip are used, before the last temporal patch is filled up."""
+    indices = sample_frame_indices(
+        num_frames,
+        fps,
+        fps=PREPROCESSOR.fps,
+        num_frames=None,
+        min_frames=PREPROCESSOR.min_frames,
+        max_frames=PREPROCESSOR.max_frames,
+    )
+    return len(indices)

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from demo.preprocessing import image_size, video_plan
+from demo.preprocessing import PREPROCESSOR, image_size, num_sampled, video_plan
 from demo.world import COLORS, SHAPES, Clip, Picture, Rgb, Shape, Text, text_width
 
 TOKEN_PIXELS = 32
@@ -146,8 +146,7 @@ def _clip_length(rng: random.Random, min_patches: int) -> tuple[float, int]:
     fps = rng.choice([2.0, 4.0, 5.0, 8.0, 10.0])
     while True:
         num_frames = round(_log_uniform(rng, 2.0, 24.0) * fps)
-        used = min(max(4, int(num_frames / fps * 2)), 16, num_frames)
-        if used >= max(4, 2 * min_patches):
+        if num_sampled(num_frames, fps) >= max(PREPROCESSOR.min_frames, 2 * min_patches):
             return fps, num_frames
 
 

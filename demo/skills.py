@@ -149,10 +149,6 @@ class _Counted:
     def plural(self) -> str:
         return _PLURALS[self.kind] if self.kind else f"{self.color} shapes"
 
-    @property
-    def singular(self) -> str:
-        return self.kind or f"{self.color} shape"
-
     def matches(self, color: str, kind: str) -> bool:
         return kind == self.kind if self.kind else color == self.color
 
