@@ -1,0 +1,64 @@
+"""What the model tells the vision cache in its worker process: how to encode, and how long it took.
+
+The model registers itself; vLLM makes the cache's connector and the model apart from each other.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+Encode = Callable[[torch.Tensor, Sequence[tuple[int, int]]], list[torch.Tensor]]
+
+_encoders: list[Encode] = []
+
+
+def register_encoder(encode: Encode) -> None:
+    """Args: encode: uint8 patches of one item (see `VisualItem`) and its grid -> its embedding."""
+    _encoders[:] = [encode]
+
+
+def encode_patches(patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """(tokens, width) on the model's device."""
+    (embedding,) = _encoders[0](patches, [grid])
+    return embedding
+
+
+class EncodeClock:
+    """Times the vision tower. On a GPU nothing waits for it: its own clock is read later."""
+
+    def __init__(self) -> None:
+        self._num_bytes, self._seconds = 0, 0.0
+        self._on_gpu: list[tuple[Any, Any, int]] = []  # events before and after, bytes
+
+    def run(self, encode: Callable[[], torch.Tensor], device: torch.device) -> torch.Tensor:
+        """Call `encode`, which makes embeddings on `device`."""
+        if device.type != "cuda":
+            started_s = time.perf_counter()
+            embeddings = encode()
+            self._add(embeddings.nbytes, time.perf_counter() - started_s)
+            return embeddings
+        make_event: Any = torch.cuda.Event
+        begin, end = make_event(enable_timing=True), make_event(enable_timing=True)
+        begin.record()
+        embeddings = encode()
+        end.record()
+        self._on_gpu.append((begin, end, embeddings.nbytes))
+        return embeddings
+
+    def take(self) -> tuple[int, float]:
+        """Bytes of embeddings and seconds since the last call."""
+        while self._on_gpu and self._on_gpu[0][1].query():
+            begin, end, num_bytes = self._on_gpu.pop(0)
+            self._add(num_bytes, begin.elapsed_time(end) / 1000)
+        taken = self._num_bytes, self._seconds
+        self._num_bytes, self._seconds = 0, 0.0
+        return taken
+
+    def _add(self, num_bytes: int, seconds: float) -> None:
+        self._num_bytes += num_bytes
+        self._seconds += seconds
+
+
+encode_clock = EncodeClock()
