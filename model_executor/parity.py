@@ -130,7 +130,8 @@ class Reference:
         size, num_frames = self._config.patch_size, self._config.temporal_patch_size
         mean = torch.tensor(self._config.image_mean).view(1, 3, 1, 1, 1)
         std = torch.tensor(self._config.image_std).view(1, 3, 1, 1, 1)
-        patches = torch.cat([item.patches for part in media for item in part.items])
+        items = [item for part in media for item in part.items]
+        patches = torch.cat([item.patches for item in items if item.patches is not None])
         frames = patches.view(len(patches), -1, size, size, 3).permute(0, 4, 1, 2, 3)
         frames = frames.expand(-1, -1, num_frames, -1, -1)
         return ((frames.float() / 255 - mean) / std).flatten(1)

@@ -9,6 +9,8 @@ MediaError
 └── InvalidOption      a per-request option (`fps`, `max_pixels`, ...) is out of bounds
 """
 
+from typing import Self
+
 
 class MediaError(Exception):
     """A media item that cannot be used.
@@ -23,6 +25,10 @@ class MediaError(Exception):
         self.message = message
         self.code = code
         self.param = param
+
+    def about(self, param: str) -> Self:
+        """The same error, about one part of one request: several may wait for the same work."""
+        return type(self)(self.message, self.code, param)
 
 
 class UnsupportedMedia(MediaError):

@@ -93,6 +93,27 @@ def sample_frame_indices(
     return tuple(int(index) for index in indices)
 
 
+def grid_frame_indices(
+    first: int, last: int, source_fps: float, fps: float, temporal_patch_size: int
+) -> tuple[int, ...]:
+    """Frames of a window at `fps`, in whole temporal patches counted from the file's first frame.
+
+    Args:
+        first, last: frame numbers, both in the window.
+        fps: wanted rate; a rate above that of the source counts as that.
+    """
+    step = max(source_fps / fps, 1.0)
+    begin = math.ceil((first - 0.5) / step / temporal_patch_size)
+    end = math.floor((last + 0.5) / step / temporal_patch_size) + 1
+    indices: list[int] = []
+    for group in range(max(begin, 0), end):
+        start = group * temporal_patch_size
+        frames = [round(k * step) for k in range(start, start + temporal_patch_size)]
+        if first <= frames[0] and frames[-1] <= last:
+            indices += frames
+    return tuple(indices)
+
+
 def frame_timestamps(
     indices: Sequence[int], fps: float, temporal_patch_size: int = 2
 ) -> tuple[float, ...]:

@@ -52,14 +52,15 @@ class VisualItem:
         grid_h, grid_w: ViT patches per side, before merging; multiples of `merge_size`.
         patches: uint8, (grid_h * grid_w, 768) for an image, (grid_h * grid_w, 1536) for a temporal
             patch: in merge order (h/2, w/2, 2, 2), each (frame, row, column, RGB) flattened.
-            768 = 16 * 16 * 3, 1536 = 2 frames of that.
+            768 = 16 * 16 * 3, 1536 = 2 frames of that. None for an item that the vision cache is
+            expected to know; the engine asks for its patches if it does not.
     """
 
     modality: Modality
     key: str
     grid_h: int
     grid_w: int
-    patches: torch.Tensor
+    patches: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,58 +1,55 @@
 """The media of one request: from encoded bytes to visual items, off the event loop.
 
-Headers of all items are read first, so that what one request may make the server hold is checked
-before anything is decoded; then items are decoded, resized and cut into patches concurrently.
+Files are hashed and headers read first: that tells every item's key, so that an item which the
+vision cache knows is never decoded, and it bounds what one request may make the server hold. The
+other items are decoded, resized and cut into patches concurrently, each once for all requests that
+need it at the same time.
 """
 
 import asyncio
-import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+import time
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from multimodal.decoded_bytes import DecodedBytes
 from multimodal.errors import MediaError, TooManyTokens
-from multimodal.image import decode_image, probe_image
-from multimodal.items import FramesRef, ImageRef, LoadedMedia, MediaRef, VideoRef
+from multimodal.image import decode_image
+from multimodal.items import ImageRef, LoadedMedia, MediaRef, VideoRef, VisualItem
+from multimodal.known_items import KnownItems
 from multimodal.options import MediaLimits
-from multimodal.plan import (
-    check_decoded_bytes,
-    check_request_source_pixels,
-    plan_frame_list,
-    plan_video,
-)
+from multimodal.plan import VideoHeader, check_decoded_bytes, check_request_source_pixels
 from multimodal.preprocessor_config import PreprocessorConfig
-from multimodal.probe import (
-    Identity,
-    MediaCost,
-    ProbedMedia,
-    check_frame_size,
-    clip_cost,
-    probe_media,
-)
-from multimodal.video import DecodingCancelled, VideoDecoder
-from multimodal.visual_items import (
-    frame_list_identities,
-    image_item,
-    temporal_patches,
-    video_identities,
-)
+from multimodal.probe import Identity, PlannedMedia, ProbedMedia, plan_media, probe_media
+from multimodal.shared_jobs import SharedJob, SharedJobs
+from multimodal.video import VideoDecoder
+from multimodal.visual_items import item_patches
 
-T = TypeVar("T")
+Stage = Literal["queue", "decode", "resize"]
+Observe = Callable[[Stage, float], None]
+Patches = dict[str, torch.Tensor]  # by the items' keys
+
+_MAX_VIDEO_HEADERS = 10_000
 
 
 class MediaPipeline:
     """Loads the media of requests with a fixed number of threads and video processes.
 
+    To be used from one event loop.
+
     Args:
-        namespace: keeps content keys of other weights or tenants apart (see `multimodal.keys`).
+        namespace: keeps content keys of other weights apart (see `multimodal.keys`).
         num_workers: threads for images, and as many for videos, each with its decoding process.
+        known: items whose patches need not be made.
+        observe: told the seconds that images and videos spent waiting for a thread, being decoded,
+            and being resized and cut; called from threads.
     """
 
     def __init__(
@@ -62,11 +59,17 @@ class MediaPipeline:
         *,
         namespace: str,
         num_workers: int,
+        known: KnownItems | None = None,
+        observe: Observe = lambda stage, seconds: None,
     ) -> None:
         self._config = config
         self._limits = limits
         self._namespace = namespace
-        self._decoded_bytes = DecodedBytes(limits.max_total_decoded_bytes)
+        self._known = known or KnownItems()
+        self._observe = observe
+        decoded_bytes = DecodedBytes(limits.max_total_decoded_bytes)
+        self._jobs = SharedJobs(decoded_bytes.take, decoded_bytes.give_back)
+        self._video_headers: OrderedDict[str, VideoHeader] = OrderedDict()  # by the file's digest
         self._decoder = VideoDecoder(num_workers, limits)
         # One torch thread each: work is spread over items, and the engine needs the other cores.
         start_thread = partial(torch.set_num_threads, 1)
@@ -74,18 +77,31 @@ class MediaPipeline:
         self._video_threads = ThreadPoolExecutor(num_workers, "media-video", start_thread)
 
     async def load(
-        self, refs: Sequence[MediaRef], max_tokens: int | None = None
+        self, refs: Sequence[MediaRef], max_tokens: int | None = None, *, tenant: str = ""
     ) -> list[LoadedMedia]:
-        """Load all media of a request, in order; equal ones are processed once.
+        """Load all media of a request, in order. Known items come without patches.
 
         Args:
             max_tokens: placeholders that the prompt has room for; more are refused as soon as the
                 headers tell, before anything is decoded.
-        Raises: MediaError with the failing ref's `param`. Whatever else of the request is under way
-            has ended by then; so it has when the call is cancelled.
+            tenant: requests of different tenants share no items.
+        Raises: MediaError with the failing ref's `param`. What only this request waited for has
+            ended by then; so it has when the call is cancelled.
         """
-        with closing(_Request(self._limits, max_tokens, self._decoded_bytes)) as request:
-            return await self._load_all(refs, request)
+        async with self._request() as jobs:
+            planned = await self._plan_all(refs, tenant, jobs)
+            self._check_request(planned, max_tokens)
+            missing = await self._find_missing(planned)
+            patches = await self._decode_all(planned, missing, jobs)
+        return [_with_patches(media.outline, patches) for media in planned]
+
+    async def load_patches(
+        self, refs: Sequence[MediaRef], keys: Collection[str], *, tenant: str = ""
+    ) -> Patches:
+        """The patches of those items of a request that the engine needs after all."""
+        async with self._request() as jobs:
+            planned = await self._plan_all(refs, tenant, jobs)
+            return await self._decode_all(planned, set(keys), jobs)
 
     async def close(self) -> None:
         """End the video processes and wait for the threads."""
@@ -93,130 +109,208 @@ class MediaPipeline:
         for threads in (self._image_threads, self._video_threads):
             await asyncio.to_thread(threads.shutdown, cancel_futures=True)
 
-    async def _load_all(self, refs: Sequence[MediaRef], request: "_Request") -> list[LoadedMedia]:
-        probed = await request.results(
-            [self._image_threads.submit(self._probe, ref, request) for ref in refs]
-        )
-        counts = Counter(media.identity for media in probed)
-        unique: dict[Identity, ProbedMedia] = {}
-        for media in probed:
-            unique.setdefault(media.identity, media)
-        for identity, media in unique.items():
-            with _errors_about(media.ref):
-                request.charge(media.cost, counts[identity])
-        loaded = await request.results(
-            [self._submit(media, counts[identity], request) for identity, media in unique.items()]
-        )
-        by_identity = dict(zip(unique, loaded, strict=True))
-        return [by_identity[media.identity] for media in probed]
-
-    def _probe(self, ref: MediaRef, request: "_Request") -> ProbedMedia:
-        with _errors_about(ref):
-            return probe_media(ref, self._config, self._limits, request.check_cancelled)
-
-    def _submit(self, media: ProbedMedia, count: int, request: "_Request") -> Future[LoadedMedia]:
-        is_video_file = isinstance(media.ref, VideoRef)
-        threads = self._video_threads if is_video_file else self._image_threads
-        return threads.submit(self._load, media, count, request)
-
-    def _load(self, media: ProbedMedia, count: int, request: "_Request") -> LoadedMedia:
-        ref, digests = media.ref, media.digests
-        with _errors_about(ref):
-            if isinstance(ref, ImageRef):
-                return self._load_image(ref, digests[0])
-            if isinstance(ref, FramesRef):
-                return self._load_frames(ref, digests, request)
-            return self._load_video(ref, digests[0], count, request)
-
-    def _load_image(self, ref: ImageRef, digest: str) -> LoadedMedia:
-        rgb = decode_image(ref.data, self._limits)
-        item = image_item(rgb, digest, ref.options, self._config, self._limits, self._namespace)
-        return LoadedMedia("image", (item,))
-
-    def _load_frames(
-        self, ref: FramesRef, digests: Sequence[str], request: "_Request"
-    ) -> LoadedMedia:
-        first = probe_image(ref.frames[0])
-        plan = plan_frame_list(
-            len(ref.frames), first.height, first.width, ref.options, self._config, self._limits
-        )
-
-        def frames() -> Iterator[np.ndarray]:
-            for index, data in enumerate(ref.frames):
-                request.check_cancelled()
-                rgb = decode_image(data, self._limits)
-                check_frame_size(index, rgb.shape[1], rgb.shape[0], first)
-                yield rgb
-
-        identities = frame_list_identities(digests, plan)
-        return temporal_patches(frames(), plan, "frames", identities, self._config, self._namespace)
-
-    def _load_video(
-        self, ref: VideoRef, digest: str, count: int, request: "_Request"
-    ) -> LoadedMedia:
-        with self._decoder.open(ref.data, request.cancelled) as stream:
-            header = stream.header
-            plan = plan_video(header, ref.options, self._config, self._limits)
-            request.charge(clip_cost(header.width, header.height, plan, self._config), count)
-            frames, identities = stream.frames(plan.indices), video_identities(digest, plan)
-            return temporal_patches(
-                frames, plan, "video", identities, self._config, self._namespace
-            )
-
-
-class _Request:
-    """What the threads that work for one request share: its account and its end."""
-
-    def __init__(
-        self, limits: MediaLimits, max_tokens: int | None, decoded_bytes: DecodedBytes
-    ) -> None:
-        self.cancelled = threading.Event()
-        self._limits = limits
-        self._max_tokens = max_tokens
-        self._decoded_bytes = decoded_bytes
-        self._num_bytes = self._num_source_pixels = self._num_tokens = 0
-        self._lock = threading.Lock()
-
-    def charge(self, cost: MediaCost, count: int) -> None:
-        """Account for an item that is loaded once and stands `count` times in the prompt.
-
-        Raises: MediaTooLarge, TooManyTokens, MediaOverload, DecodingCancelled.
-        """
-        with self._lock:
-            self.check_cancelled()  # nothing is taken once the request is closed
-            self._num_source_pixels += cost.num_source_pixels
-            self._num_tokens += cost.num_tokens * count
-            check_decoded_bytes(self._num_bytes + cost.num_bytes, self._limits)
-            check_request_source_pixels(self._num_source_pixels, self._limits)
-            if self._max_tokens is not None and self._num_tokens > self._max_tokens:
-                raise TooManyTokens(
-                    f"images and videos take at least {self._num_tokens} tokens; "
-                    f"the context has room for {self._max_tokens}",
-                    "context_length_exceeded",
-                )
-            self._decoded_bytes.take(cost.num_bytes)
-            self._num_bytes += cost.num_bytes
-
-    def close(self) -> None:
-        """Give back what was taken."""
-        self.cancelled.set()
-        with self._lock:
-            self._decoded_bytes.give_back(self._num_bytes)
-
-    def check_cancelled(self) -> None:
-        if self.cancelled.is_set():
-            raise DecodingCancelled
-
-    async def results(self, futures: Sequence[Future[T]]) -> list[T]:
-        """The results in order. If one fails or the caller is cancelled, the others end first."""
+    @asynccontextmanager
+    async def _request(self) -> AsyncIterator[list[SharedJob]]:
+        """The jobs of one request, which are let go at its end, however that comes about."""
+        jobs: list[SharedJob] = []
         try:
-            return await asyncio.gather(*map(asyncio.wrap_future, futures))
-        except BaseException:
-            self.cancelled.set()
-            for future in futures:
-                future.cancel()
-            await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
-            raise
+            yield jobs
+        finally:
+            await asyncio.shield(self._jobs.release(jobs))
+
+    # ---- headers
+
+    async def _plan_all(
+        self, refs: Sequence[MediaRef], tenant: str, jobs: list[SharedJob]
+    ) -> list[PlannedMedia]:
+        """What is known of each ref before it is decoded; equal refs give the same object."""
+        probing = [
+            self._jobs.join(object(), 0, self._image_threads, partial(self._probe, ref))
+            for ref in refs
+        ]
+        jobs += probing
+        probed: list[ProbedMedia] = await _results(zip(refs, probing, strict=True))
+        headers = await self._video_headers_of(probed, jobs)
+        planned: dict[Identity, PlannedMedia] = {}
+        namespace = f"{self._namespace}/{tenant}" if tenant else self._namespace
+        for media in probed:
+            if media.identity not in planned:
+                with _errors_about(media.ref):
+                    planned[media.identity] = plan_media(
+                        media, headers.get(media.digests[0]), self._config, self._limits, namespace
+                    )
+        return [planned[media.identity] for media in probed]
+
+    def _probe(self, ref: MediaRef, job: SharedJob) -> ProbedMedia:
+        return probe_media(ref, self._limits, job.check_cancelled)
+
+    async def _video_headers_of(
+        self, probed: Sequence[ProbedMedia], jobs: list[SharedJob]
+    ) -> dict[str, VideoHeader]:
+        """By digest. Only those of files that were not seen before are read."""
+        known: dict[str, VideoHeader] = {}
+        reading: dict[str, tuple[MediaRef, SharedJob]] = {}
+        for media in probed:
+            ref, digest = media.ref, media.digests[0]
+            if not isinstance(ref, VideoRef) or digest in reading:
+                continue
+            header = self._video_headers.get(digest)
+            if header is not None:
+                known[digest] = header
+                continue
+            work = partial(self._read_video_header, ref.data)
+            job = self._jobs.join(("header", digest), 0, self._video_threads, work)
+            jobs.append(job)
+            reading[digest] = (ref, job)
+        known |= dict(zip(reading, await _results(reading.values()), strict=True))
+        self._remember(known)
+        return known
+
+    def _read_video_header(self, data: bytes, job: SharedJob) -> VideoHeader:
+        with self._decoder.open(data, job.cancelled) as stream:
+            stream.finish()
+            return stream.header
+
+    def _remember(self, headers: dict[str, VideoHeader]) -> None:
+        for digest, header in headers.items():
+            self._video_headers[digest] = header
+            self._video_headers.move_to_end(digest)
+        while len(self._video_headers) > _MAX_VIDEO_HEADERS:
+            self._video_headers.popitem(last=False)
+
+    def _check_request(self, planned: Sequence[PlannedMedia], max_tokens: int | None) -> None:
+        """What one request may ask for, whether or not it must be decoded.
+
+        Raises: MediaTooLarge, TooManyTokens.
+        """
+        num_bytes = num_source_pixels = num_tokens = 0
+        for media, count in Counter(planned).items():
+            num_bytes += media.num_bytes(self._config)
+            num_source_pixels += media.num_source_pixels
+            num_tokens += media.num_tokens(self._config) * count
+            with _errors_about(media.ref):
+                check_decoded_bytes(num_bytes, self._limits)
+                check_request_source_pixels(num_source_pixels, self._limits)
+                if max_tokens is not None and num_tokens > max_tokens:
+                    raise TooManyTokens(
+                        f"images and videos take at least {num_tokens} tokens; "
+                        f"the context has room for {max_tokens}",
+                        "context_length_exceeded",
+                    )
+
+    async def _find_missing(self, planned: Sequence[PlannedMedia]) -> set[str]:
+        """Keys of the items that are not known."""
+        keys = {item.key for media in planned for item in media.outline.items}
+        missing = {key for key in keys if not self._known.was_submitted(key)}
+        if missing and self._known.has_tiers:  # a look into directories may take time
+            missing -= await asyncio.to_thread(self._known.find_in_tiers, missing)
+        return missing
+
+    # ---- pixels
+
+    async def _decode_all(
+        self, planned: Sequence[PlannedMedia], missing: set[str], jobs: list[SharedJob]
+    ) -> Patches:
+        running: list[tuple[MediaRef, SharedJob]] = []
+        for media in dict.fromkeys(planned):
+            indices = [i for i, item in enumerate(media.outline.items) if item.key in missing]
+            with _errors_about(media.ref):
+                for job in self._start(media, indices):
+                    jobs.append(job)
+                    running.append((media.ref, job))
+        patches: Patches = {}
+        for decoded in await _results(running):
+            patches |= decoded
+        return patches
+
+    def _start(self, media: PlannedMedia, indices: Sequence[int]) -> Iterator[SharedJob]:
+        """Decode some items of a media part: an image or two frames a job, a video file at once."""
+        if not indices:
+            return
+        item_bytes = media.item_bytes(self._config)
+        items = media.outline.items
+        if isinstance(media.ref, VideoRef):
+            key = (media.digest, *(items[index].key for index in indices))
+            num_bytes = media.frame_bytes + len(indices) * item_bytes
+            yield self._join(key, num_bytes, self._video_threads, media, indices)
+            return
+        for index in indices:
+            num_bytes = media.frame_bytes + item_bytes
+            yield self._join(items[index].key, num_bytes, self._image_threads, media, (index,))
+
+    def _join(
+        self,
+        key: object,
+        num_bytes: int,
+        threads: Executor,
+        media: PlannedMedia,
+        indices: Sequence[int],
+    ) -> SharedJob:
+        decode = self._decode_video if isinstance(media.ref, VideoRef) else self._decode_images
+        work = partial(decode, media, indices, time.perf_counter())
+        return self._jobs.join(key, num_bytes, threads, work)
+
+    def _decode_images(
+        self, media: PlannedMedia, indices: Sequence[int], submitted_s: float, job: SharedJob
+    ) -> Patches:
+        self._observe("queue", time.perf_counter() - submitted_s)
+        ref = media.ref
+        assert not isinstance(ref, VideoRef)
+        files = (ref.data,) if isinstance(ref, ImageRef) else ref.frames
+        patches: Patches = {}
+        for index in indices:
+            frames = _unique(media.item_frames[index])
+            with self._timed("decode"):
+                rgb = [decode_image(files[frame], self._limits) for frame in frames]
+            self._add_patches(patches, rgb, media.outline.items[index])
+        return patches
+
+    def _decode_video(
+        self, media: PlannedMedia, indices: Sequence[int], submitted_s: float, job: SharedJob
+    ) -> Patches:
+        self._observe("queue", time.perf_counter() - submitted_s)
+        assert isinstance(media.ref, VideoRef)
+        patches: Patches = {}
+        wanted = [_unique(media.item_frames[index]) for index in indices]
+        with self._decoder.open(media.ref.data, job.cancelled) as stream:
+            decoded = stream.frames([frame for frames in wanted for frame in frames])
+            for index, frames in zip(indices, wanted, strict=True):
+                with self._timed("decode"):
+                    rgb = [next(decoded) for _ in frames]
+                self._add_patches(patches, rgb, media.outline.items[index])
+            for _ in decoded:
+                pass
+        return patches
+
+    def _add_patches(self, patches: Patches, rgb: Sequence[np.ndarray], item: VisualItem) -> None:
+        with self._timed("resize"):
+            patches[item.key] = item_patches(rgb, item, self._config)
+
+    @contextmanager
+    def _timed(self, stage: Stage) -> Iterator[None]:
+        started_s = time.perf_counter()
+        yield
+        self._observe(stage, time.perf_counter() - started_s)
+
+
+def _unique(frames: Iterable[int]) -> list[int]:
+    """Without the repetitions that fill a temporal patch."""
+    return list(dict.fromkeys(frames))
+
+
+def _with_patches(outline: LoadedMedia, patches: Patches) -> LoadedMedia:
+    items = (replace(item, patches=patches.get(item.key)) for item in outline.items)
+    return replace(outline, items=tuple(items))
+
+
+async def _results(running: Iterable[tuple[MediaRef, SharedJob]]) -> list[Any]:
+    """The results in order, or the first failure."""
+    return await asyncio.gather(*(_result(ref, job) for ref, job in running))
+
+
+async def _result(ref: MediaRef, job: SharedJob) -> Any:
+    with _errors_about(ref):
+        return await job.result()
 
 
 @contextmanager
@@ -225,5 +319,4 @@ def _errors_about(ref: MediaRef) -> Iterator[None]:
     try:
         yield
     except MediaError as error:
-        error.param = ref.param
-        raise
+        raise error.about(ref.param) from error

@@ -11,6 +11,7 @@ from multimodal.errors import InvalidOption, MediaTooLarge
 from multimodal.grid import (
     DEFAULT_SOURCE_FPS,
     frame_timestamps,
+    grid_frame_indices,
     padded,
     resized_image_size,
     resized_video_size,
@@ -136,6 +137,10 @@ def plan_video(
 ) -> VideoPlan:
     """Sample a video file. A missing frame rate (0) counts as 24, as in the reference.
 
+    A window is sampled on a grid that starts with the file, so that overlapping windows have
+    temporal patches in common; where the grid gives too few or too many frames, and with
+    `num_frames`, its frames are spread evenly as those of a whole file are.
+
     Raises: InvalidOption; MediaTooLarge if the file is too long or its frames are too large.
     """
     check_options(options, limits)
@@ -149,16 +154,22 @@ def plan_video(
             "video_too_long",
         )
     first, last = _frame_window(header.num_frames, source_fps, options)
-    indices = sample_frame_indices(
-        last - first + 1,
-        source_fps,
-        fps=options.fps or config.fps,
-        num_frames=options.num_frames,
-        min_frames=config.min_frames,
-        max_frames=min(options.max_frames or config.max_frames, limits.max_frames),
-    )
-    in_file = tuple(first + index for index in indices)
-    return plan_clip(in_file, source_fps, header.height, header.width, options, config, limits)
+    fps = options.fps or config.fps
+    max_frames = min(options.max_frames or config.max_frames, limits.max_frames)
+    indices: tuple[int, ...] = ()
+    if (options.video_start, options.video_end) != (None, None) and options.num_frames is None:
+        indices = grid_frame_indices(first, last, source_fps, fps, config.temporal_patch_size)
+    if not config.min_frames <= len(indices) <= max_frames:
+        sampled = sample_frame_indices(
+            last - first + 1,
+            source_fps,
+            fps=fps,
+            num_frames=options.num_frames,
+            min_frames=config.min_frames,
+            max_frames=max_frames,
+        )
+        indices = tuple(first + index for index in sampled)
+    return plan_clip(indices, source_fps, header.height, header.width, options, config, limits)
 
 
 def plan_frame_list(

@@ -90,6 +90,11 @@ class VideoStream:
             yield frame
         self.is_finished = True
 
+    def finish(self) -> None:
+        """Instead of `frames`, if only the header was wanted."""
+        self._worker.send({"indices": []})
+        self.is_finished = True
+
 
 class VideoDecoder:
     """At most `num_workers` processes; each starts when first needed and decodes many videos.

@@ -1,6 +1,11 @@
-"""From RGB pixels to visual items. Nothing is decoded here; frames arrive one at a time."""
+"""From planned media and RGB pixels to visual items. Nothing is decoded here.
 
-from collections.abc import Iterable, Iterator, Sequence
+An outline has every item's key and grid, which is all that a prompt and a cache need; patches are
+made from the frames of one item at a time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,6 +17,8 @@ from multimodal.patches import patchify
 from multimodal.plan import VideoPlan, plan_clip, plan_image
 from multimodal.preprocessor_config import PreprocessorConfig
 from multimodal.resize import resize_rgb
+
+ItemIdentity = tuple[str | int, ...]
 
 
 def image_item(
@@ -29,9 +36,9 @@ def image_item(
         identity: `bytes_digest` of the file, or `array_digest` of the pixels.
     Raises: InvalidOption, MediaTooLarge.
     """
-    height, width = plan_image(rgb.shape[0], rgb.shape[1], options, config, limits)
-    resized = resize_rgb(rgb, height, width)
-    return _item("image", "image", (identity,), [resized], config, namespace)
+    size = plan_image(rgb.shape[0], rgb.shape[1], options, config, limits)
+    (item,) = image_outline(size, identity, config, namespace).items
+    return replace(item, patches=item_patches([rgb], item, config))
 
 
 def video_items(
@@ -55,64 +62,89 @@ def video_items(
     Raises: InvalidOption, MediaTooLarge.
     """
     plan = plan_clip(indices, source_fps, frames.shape[1], frames.shape[2], options, config, limits)
-    identities = video_identities(identity, plan)
-    contiguous = (np.ascontiguousarray(frame) for frame in frames)
-    return temporal_patches(contiguous, plan, "video", identities, config, namespace)
+    outline = clip_outline(plan, "video", video_identities(identity, plan), config, namespace)
+    contiguous = [np.ascontiguousarray(frame) for frame in frames]
+    size = config.temporal_patch_size
+    groups = (contiguous[start : start + size] for start in range(0, len(contiguous), size))
+    items = [
+        replace(item, patches=item_patches(group, item, config))
+        for item, group in zip(outline.items, groups, strict=True)
+    ]
+    return replace(outline, items=tuple(items))
 
 
-def video_identities(digest: str, plan: VideoPlan) -> list[tuple[str | int, ...]]:
+def video_identities(digest: str, plan: VideoPlan) -> list[ItemIdentity]:
     """What each temporal patch of a video file is made from: the file and the frame numbers."""
-    return [(digest, *indices) for indices in _temporal_groups(plan)]
+    return [(digest, *indices) for indices in temporal_groups(plan)]
 
 
-def frame_list_identities(digests: Sequence[str], plan: VideoPlan) -> list[tuple[str | int, ...]]:
+def frame_list_identities(digests: Sequence[str], plan: VideoPlan) -> list[ItemIdentity]:
     """What each temporal patch of a list of frames is made from: the frames' own files."""
-    return [tuple(digests[index] for index in indices) for indices in _temporal_groups(plan)]
+    return [tuple(digests[index] for index in indices) for indices in temporal_groups(plan)]
 
 
-def temporal_patches(
-    frames: Iterable[np.ndarray],
+def temporal_groups(plan: VideoPlan) -> list[tuple[int, ...]]:
+    """The frame numbers of each temporal patch."""
+    size = len(plan.indices) // len(plan.timestamps)
+    return [plan.indices[i : i + size] for i in range(0, len(plan.indices), size)]
+
+
+def image_outline(
+    size: tuple[int, int], identity: str, config: PreprocessorConfig, namespace: str
+) -> LoadedMedia:
+    """An image without its patches.
+
+    Args:
+        size: (height, width) in pixels after resizing.
+    """
+    item = _item_outline("image", "image", (identity,), size, config, namespace)
+    return LoadedMedia("image", (item,))
+
+
+def clip_outline(
     plan: VideoPlan,
     kind: IdentityKind,
-    identities: Sequence[tuple[str | int, ...]],
+    identities: Sequence[ItemIdentity],
     config: PreprocessorConfig,
     namespace: str,
 ) -> LoadedMedia:
-    """Turn the frames of a clip into its visual items; one raw frame is held at a time.
+    """A clip without its patches: one item per temporal patch.
 
     Args:
-        frames: (H, W, 3) uint8, C-contiguous, for `plan.indices` in order; the repetitions that
-            fill the last temporal patch may be left out.
         identities: one per temporal patch.
     """
-    items: list[VisualItem] = []
-    resized: list[torch.Tensor] = []
-    for frame in frames:
-        resized.append(resize_rgb(frame, plan.height, plan.width))
-        if len(resized) == config.temporal_patch_size:
-            items.append(_item("video", kind, identities[len(items)], resized, config, namespace))
-            resized = []
-    if resized:
-        resized += [resized[-1]] * (config.temporal_patch_size - len(resized))
-        items.append(_item("video", kind, identities[len(items)], resized, config, namespace))
-    assert len(items) == len(plan.timestamps), "frames do not match their plan"
+    size = plan.height, plan.width
+    items = [
+        _item_outline("video", kind, identity, size, config, namespace) for identity in identities
+    ]
     return LoadedMedia("video", tuple(items), plan.timestamps)
 
 
-def _temporal_groups(plan: VideoPlan) -> Iterator[tuple[int, ...]]:
-    size = len(plan.indices) // len(plan.timestamps)
-    return (plan.indices[i : i + size] for i in range(0, len(plan.indices), size))
+def item_patches(
+    frames: Sequence[np.ndarray], item: VisualItem, config: PreprocessorConfig
+) -> torch.Tensor:
+    """The patches of one item (see `VisualItem`).
+
+    Args:
+        frames: of the item, each (H, W, 3) uint8, C-contiguous; the repetitions that fill a
+            temporal patch may be left out.
+    """
+    height, width = item.grid_h * config.patch_size, item.grid_w * config.patch_size
+    resized = [resize_rgb(frame, height, width) for frame in frames]
+    if item.modality == "video":
+        resized += [resized[-1]] * (config.temporal_patch_size - len(resized))
+    return patchify(resized, config.patch_size, config.merge_size)
 
 
-def _item(
+def _item_outline(
     modality: Modality,
     kind: IdentityKind,
-    identity: tuple[str | int, ...],
-    frames: list[torch.Tensor],
+    identity: ItemIdentity,
+    size: tuple[int, int],
     config: PreprocessorConfig,
     namespace: str,
 ) -> VisualItem:
-    height, width = frames[0].shape[:2]
+    height, width = size
     key = content_key(
         kind,
         identity,
@@ -122,7 +154,4 @@ def _item(
         merge_size=config.merge_size,
         namespace=namespace,
     )
-    patches = patchify(frames, config.patch_size, config.merge_size)
-    return VisualItem(
-        modality, key, height // config.patch_size, width // config.patch_size, patches
-    )
+    return VisualItem(modality, key, height // config.patch_size, width // config.patch_size)

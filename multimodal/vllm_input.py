@@ -1,6 +1,6 @@
 """Visual items in vLLM's form. The field names are those of the reference processor."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,17 +36,29 @@ def engine_input(prompt_token_ids: Sequence[int], items: Sequence[PlacedItem]) -
     )
 
 
+def patches_of(item: Mapping[str, Any]) -> torch.Tensor | None:
+    """The uint8 patches of a visual item in vLLM's form, or None if it came without."""
+    for field in _PATCHES_FIELD.values():
+        if field in item:
+            patches: torch.Tensor = item[field].data
+            return patches
+    return None
+
+
+def grid_of(item: Mapping[str, Any], modality: str) -> tuple[int, int]:
+    """(height, width) in patches of a visual item in vLLM's form."""
+    _, height, width = item[f"{modality}_grid_thw"].data.tolist()
+    return height, width
+
+
 def _kwargs_item(item: VisualItem) -> MultiModalKwargsItem:
-    num_patches = item.patches.shape[0]
-    patches = MultiModalFieldConfig.flat(item.modality, [slice(0, num_patches)])
     # The grid stays on the host: M-RoPE reads it there, and vLLM drops all other tensors of an item
     # that the prefix cache covers.
     grid = MultiModalFieldConfig.batched(item.modality, keep_on_cpu=True)
     grid_thw = torch.tensor([[1, item.grid_h, item.grid_w]])
     grid_field, patches_field = f"{item.modality}_grid_thw", _PATCHES_FIELD[item.modality]
-    return MultiModalKwargsItem(
-        {
-            patches_field: patches.build_elems(patches_field, item.patches)[0],
-            grid_field: grid.build_elems(grid_field, grid_thw)[0],
-        }
-    )
+    fields = {grid_field: grid.build_elems(grid_field, grid_thw)[0]}
+    if item.patches is not None:
+        patches = MultiModalFieldConfig.flat(item.modality, [slice(0, item.patches.shape[0])])
+        fields[patches_field] = patches.build_elems(patches_field, item.patches)[0]
+    return MultiModalKwargsItem(fields)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from server.engine import GenerationChunk, TokenLogprob
+from server.engine import GenerationChunk, ItemSource, TokenLogprob
 from server.errors import EngineFailed
 from server.reasoning import ReasoningSplitter
 
@@ -34,10 +34,19 @@ class Answer:
 
     Args:
         splitters: one per choice.
+        tells_sources: whether `usage` says where each visual item came from.
     """
 
-    def __init__(self, prompt: PromptUsage, splitters: Iterable[ReasoningSplitter]) -> None:
+    def __init__(
+        self,
+        prompt: PromptUsage,
+        splitters: Iterable[ReasoningSplitter],
+        *,
+        tells_sources: bool = False,
+    ) -> None:
         self._prompt = prompt
+        self._tells_sources = tells_sources
+        self._item_sources: tuple[ItemSource, ...] = ()
         self._splitters = list(splitters)
         self._num_unfinished = len(self._splitters)
         self._num_completion_tokens = 0
@@ -73,6 +82,7 @@ class Answer:
             raise EngineFailed("the engine gave up on this request", "engine_error")
         self._num_completion_tokens += len(chunk.token_ids)
         self._num_cached_tokens = max(self._num_cached_tokens, chunk.num_cached_tokens)
+        self._item_sources = self._item_sources or chunk.item_sources
         splitter = self._splitters[chunk.index]
         split = splitter.push(chunk.text, len(chunk.token_ids))
         reasoning, content = split.reasoning, split.content
@@ -85,6 +95,7 @@ class Answer:
     def describe_usage(self) -> dict[str, Any]:
         """OpenAI's `usage`, with the tokens of images and videos as further details."""
         num_reasoning_tokens = sum(s.num_reasoning_tokens for s in self._splitters)
+        sources = {"item_sources": list(self._item_sources)} if self._tells_sources else {}
         return {
             "prompt_tokens": self._prompt.num_tokens,
             "completion_tokens": self._num_completion_tokens,
@@ -93,6 +104,7 @@ class Answer:
                 "cached_tokens": self._num_cached_tokens,
                 "image_tokens": self._prompt.num_image_tokens,
                 "video_tokens": self._prompt.num_video_tokens,
+                **sources,
             },
             "completion_tokens_details": {"reasoning_tokens": num_reasoning_tokens},
         }

@@ -7,13 +7,14 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from multimodal.items import LoadedMedia
+from multimodal.items import LoadedMedia, MediaRef
 from server.answer import Answer, Delta, PromptUsage
 from server.completion import CompletionHead, complete
 from server.engine import EngineRequest, GenerationChunk
@@ -27,8 +28,11 @@ from server.request_io import read_json_body, run_while_connected, with_write_ti
 from server.sampling import check_context, fit_to_context, resolve_sampling
 from server.state import Backend, ServerState
 from server.streaming import iterate_events, send_event_stream
+from server.tenant import tenant_of
 
 logger = logging.getLogger(__name__)
+
+_SOURCES_HEADER = "x-include-item-sources"  # opts in to `usage.prompt_tokens_details.item_sources`
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,9 @@ class ChatCompletions:
                 await read_json_body(http_request, limits.max_body_bytes, limits.body_timeout_s)
             )
             _check_model(request, backend)
-            exchange = _Exchange(self._state, backend, request, record)
+            tenant = tenant_of(http_request.headers, self._state.settings.cache)
+            exchange = _Exchange(self._state, backend, request, record, tenant)
+            exchange.tells_sources = _SOURCES_HEADER in http_request.headers
             del request  # large, and not needed any more when the media are loaded
             send = with_write_timeout(send, limits.write_timeout_s)
             respond = exchange.respond(send, http_request.state.request_id)
@@ -76,12 +82,15 @@ class _Exchange:
         backend: Backend,
         request: ChatCompletionRequest,
         record: RequestRecord,
+        tenant: str,
     ) -> None:
+        self.tells_sources = False
         self._state = state
         self._metrics = state.metrics
         self._backend = backend
         self._request = request
         self._record = record
+        self._tenant = tenant
 
     async def respond(self, send: Send, http_request_id: str) -> None:
         """Answer, whole or as a stream. However this ends, the engine holds nothing of it after."""
@@ -157,7 +166,8 @@ class _Exchange:
         )
         check_context(len(rendered.token_ids), max_model_len)
         num_text_tokens = len(rendered.token_ids) - len(conversation.media)
-        media = await self._load_media(conversation.media, max_model_len - 1 - num_text_tokens)
+        refs = await self._load_refs(conversation.media)
+        media = await self._load_media(refs, max_model_len - 1 - num_text_tokens)
         prompt = await asyncio.to_thread(renderer.expand, rendered, media)
         num_tokens = len(prompt.token_ids)
         sampling = fit_to_context(sampling, num_tokens, max_model_len)
@@ -169,32 +179,38 @@ class _Exchange:
             )
             for _ in range(sampling.n)
         ]
+        load_patches = partial(self._backend.pipeline.load_patches, refs, tenant=self._tenant)
         return PreparedRequest(
-            EngineRequest(completion_id, prompt.token_ids, prompt.items, sampling),
-            Answer(usage, splitters),
+            EngineRequest(completion_id, prompt.token_ids, prompt.items, sampling, load_patches),
+            Answer(usage, splitters, tells_sources=self.tells_sources),
         )
 
-    async def _load_media(
-        self, sources: Sequence[MediaSource], max_tokens: int
-    ) -> list[LoadedMedia]:
+    async def _load_refs(self, sources: Sequence[MediaSource]) -> list[MediaRef]:
         if not sources:
             return []
-        backend, metrics = self._backend, self._metrics
-        with metrics.media_load_s.time():
-            refs = await load_media_refs(sources, backend.fetcher, self._state.settings.media)
-            metrics.media_bytes.inc(sum(map(count_bytes, refs)))
-            timeout_s = self._state.settings.media.load_timeout_s
-            try:
+        with self._metrics.media_fetch_s.time():
+            refs = await load_media_refs(sources, self._backend.fetcher, self._state.settings.media)
+        self._metrics.media_bytes.inc(sum(map(count_bytes, refs)))
+        return refs
+
+    async def _load_media(self, refs: Sequence[MediaRef], max_tokens: int) -> list[LoadedMedia]:
+        if not refs:
+            return []
+        metrics, timeout_s = self._metrics, self._state.settings.media.load_timeout_s
+        try:
+            with metrics.media_load_s.time():
                 async with asyncio.timeout(timeout_s):
-                    media = await backend.pipeline.load(refs, max_tokens)
-            except TimeoutError:
-                raise Overloaded(
-                    f"the media were not loaded within load_timeout_s ({timeout_s:g}), waiting "
-                    "for other requests included",
-                    "media_timeout",
-                ) from None
-        for item in media:
-            metrics.media_items.labels(item.modality).inc()
+                    media = await self._backend.pipeline.load(refs, max_tokens, tenant=self._tenant)
+        except TimeoutError:
+            raise Overloaded(
+                f"the media were not loaded within load_timeout_s ({timeout_s:g}), waiting "
+                "for other requests included",
+                "media_timeout",
+            ) from None
+        for part in media:
+            metrics.media_items.labels(part.modality).inc()
+            for item in part.items:
+                metrics.visual_items.labels("known" if item.patches is None else "decoded").inc()
         return media
 
     def _count_prompt(self, usage: PromptUsage) -> None:

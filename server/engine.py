@@ -3,12 +3,17 @@
 `server.vllm_engine` implements it with vLLM; the tests have a fake one.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import torch
+
 from multimodal.items import PlacedItem
 
+LoadPatches = Callable[[Collection[str]], Awaitable[Mapping[str, torch.Tensor]]]
+
+ItemSource = Literal["prefix", "device", "host", "disk", "encoded"]  # prefix: in the KV cache
 FinishReason = Literal["stop", "length", "abort", "error"]
 
 
@@ -35,12 +40,16 @@ class SamplingOptions:
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """One prompt with its media, expanded: every placeholder token is in `prompt_token_ids`."""
+    """One prompt with its media, expanded: every placeholder token is in `prompt_token_ids`.
+
+    `load_patches` makes the patches of items, by their keys, if the engine needs them after all.
+    """
 
     request_id: str
     prompt_token_ids: tuple[int, ...]
     items: tuple[PlacedItem, ...]
     sampling: SamplingOptions
+    load_patches: LoadPatches
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +71,7 @@ class GenerationChunk:
 
     `finish_reason` is set on the last chunk of a choice; `error` means that the engine gave up on
     this request (the engine itself lives). `num_cached_tokens` counts prompt tokens served from the
-    prefix cache.
+    prefix cache. `item_sources`, on the last chunk, says where each visual item came from.
     """
 
     index: int
@@ -71,6 +80,7 @@ class GenerationChunk:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     num_cached_tokens: int = 0
+    item_sources: tuple[ItemSource, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from server.errors import status_of
 
 # from a small model on a short prompt to hours of video on a large one
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600)
+_STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that went away
 
 
@@ -81,9 +82,15 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.media_fetch_s = Histogram(
+            "qwen3vl_media_fetch_seconds",
+            "Fetching, or decoding the data URLs of, all media of a request.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self.media_load_s = Histogram(
             "qwen3vl_media_load_seconds",
-            "Fetching, decoding and resizing all media of a request.",
+            "Hashing, decoding and resizing all media of a request.",
             buckets=_SECONDS,
             registry=registry,
         )
@@ -99,9 +106,26 @@ class Metrics:
         self.media_items = Counter(
             "qwen3vl_media_items", "Images and videos loaded.", ("modality",), registry=registry
         )
+        self._media_stage_s = Histogram(
+            "qwen3vl_media_stage_seconds",
+            "Seconds of visual items: queue (for a thread), decode, resize; known ones have none.",
+            ("stage",),
+            buckets=_STAGE_SECONDS,
+            registry=registry,
+        )
+        self.visual_items = Counter(
+            "qwen3vl_visual_items",
+            "Images and temporal patches of requests, by whether the cache was expected to know "
+            "them (known) or their pixels were made (decoded).",
+            ("pixels",),
+            registry=registry,
+        )
         self.media_bytes = Counter(
             "qwen3vl_media_bytes", "Encoded bytes of images and videos.", registry=registry
         )
+
+    def observe_media_stage(self, stage: str, seconds: float) -> None:
+        self._media_stage_s.labels(stage).observe(seconds)
 
     @contextmanager
     def track_request(self) -> Iterator[RequestRecord]:

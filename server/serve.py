@@ -10,15 +10,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
 
 from demo.embedded import EMBEDDED_CHECKPOINT
 from server.app import create_app
-from server.engine import Engine, EngineDead
+from server.engine import EngineDead
+from server.metrics import Metrics
 from server.settings import EMBEDDED_MODEL, Settings
 from server.state import Backend, ServerState
+
+if TYPE_CHECKING:  # imports vLLM
+    from server.vllm_engine import VllmEngine
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +70,7 @@ async def _serve(settings: Settings, model: str) -> int:
     from server.vllm_engine import starts_by_fork  # imports vLLM
 
     state = ServerState(settings)
-    load = partial(_load_backend, settings, model)
+    load = partial(_load_backend, settings, model, state.metrics)
     if starts_by_fork(settings.engine):
         # The engine is forked off before there is a socket that it could inherit.
         await state.load(load)
@@ -106,24 +111,26 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-async def _load_backend(settings: Settings, model: str) -> Backend:
+async def _load_backend(settings: Settings, model: str, metrics: Metrics) -> Backend:
     from server.vllm_engine import start_engine
 
-    engine = await start_engine(model, settings.engine)
+    engine = await start_engine(model, settings.engine, settings.cache)
     try:
-        return _assemble(settings, model, engine)
+        return _assemble(settings, model, engine, metrics)
     except BaseException:
         await engine.shutdown()
         raise
 
 
-def _assemble(settings: Settings, model: str, engine: Engine) -> Backend:
+def _assemble(settings: Settings, model: str, engine: "VllmEngine", metrics: Metrics) -> Backend:
     from multimodal.pipeline import MediaPipeline
     from multimodal.preprocessor_config import load_preprocessor_config
     from server.media_fetch import MediaFetcher
     from server.prompt import PromptRenderer
 
     info, media = engine.model_info, settings.media
+    cache = engine.cache
+    metrics.registry.register(cache.metrics)
     renderer = PromptRenderer(model, settings.engine.revision, info.max_model_len)
     logger.info("serving %s (%s, %s)", info.name, renderer.kind, info.implementation)
     if info.random_weights:
@@ -134,8 +141,10 @@ def _assemble(settings: Settings, model: str, engine: Engine) -> Backend:
         pipeline=MediaPipeline(
             load_preprocessor_config(model, settings.engine.revision),
             media.limits,
-            namespace=f"{model}@{settings.engine.revision}:{settings.engine.dtype}",
+            namespace=cache.config.namespace,
             num_workers=media.num_workers,
+            known=cache.known_items,
+            observe=metrics.observe_media_stage,
         ),
         fetcher=MediaFetcher(
             http_allowed=media.http_allowed,

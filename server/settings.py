@@ -266,6 +266,41 @@ class EngineSettings(_Group):
     seed: int = Field(default=0, ge=0, description="Seed of the engine's random numbers.")
 
 
+class CacheSettings(_Group):
+    """What is remembered of images and videos, and where."""
+
+    device_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Embeddings kept on the model's device; at least the largest item's. Default: "
+        "those of one engine step, or the largest item's.",
+    )
+    host_dir: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder of the host tier, in memory; default: one of this user in /dev/shm.",
+    )
+    host_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Budget of the host tier; 0 turns it off. Default: a quarter of the shared "
+        "memory that is free, 8 GiB at most.",
+    )
+    disk_dir: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder of the disk tier, which several servers may share. Default: none.",
+    )
+    disk_bytes: int = Field(
+        default=64 * 1024 * _MIB, ge=1, description="Budget of the disk tier, over all servers."
+    )
+    tenant_salt: Literal["api_key", "none"] = Field(
+        default="api_key",
+        description="Whether clients with different API keys share cached images and videos "
+        "(`none`) or not (`api_key`).",
+    )
+
+
 class Settings(BaseSettings):
     """All settings. Tests build it directly; a process calls `load_settings`."""
 
@@ -279,6 +314,7 @@ class Settings(BaseSettings):
     server: ServerSettings = Field(default_factory=ServerSettings)
     media: MediaSettings = Field(default_factory=MediaSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
+    cache: CacheSettings = Field(default_factory=CacheSettings)
 
 
 def load_settings(config_path: Path | None, overrides: Mapping[str, Any]) -> Settings:

@@ -3,15 +3,18 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
 import torch._dynamo
 from vllm import SamplingParams
+from vllm.config import ECTransferConfig, VllmConfig
+from vllm.config.ec_manager_config import EncoderCacheManagerConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -19,9 +22,15 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
 
 from multimodal.checkpoint_files import read_checkpoint_json
+from multimodal.known_items import KnownItems
+from multimodal.patch_handover import PatchHandover
+from multimodal.vision_cache import VisionCacheConfig
 from multimodal.vllm_input import engine_input
+from server.cache_config import vision_cache_config
+from server.cache_metrics import CacheMetrics
 from server.engine import (
     EngineDead,
     EngineRequest,
@@ -32,7 +41,8 @@ from server.engine import (
     SamplingOptions,
     TokenLogprob,
 )
-from server.settings import EngineSettings
+from server.patch_supply import PatchSupply
+from server.settings import CacheSettings, EngineSettings
 from server.token_bytes import token_bytes
 
 _GIB = 1024**3
@@ -44,26 +54,42 @@ class VllmEngine:
     """A running AsyncLLM. Build it with `start_engine`."""
 
     def __init__(
-        self, llm: AsyncLLM, model_info: ModelInfo, run_folder: TemporaryDirectory[str]
+        self,
+        llm: AsyncLLM,
+        model_info: ModelInfo,
+        cache: "VisionCache",
+        run_folder: TemporaryDirectory[str],
     ) -> None:
         self._llm = llm
         self._run_folder = run_folder
         self._model_info = model_info
         self._token_bytes = token_bytes(llm.get_tokenizer())
+        self._cache = cache
+        self._supply = PatchSupply(PatchHandover(cache.config.handover_dir), llm.abort)
+        cache.on_report = self._read_report
 
     @property
     def model_info(self) -> ModelInfo:
         return self._model_info
 
+    @property
+    def cache(self) -> "VisionCache":
+        return self._cache
+
     async def generate(self, request: EngineRequest) -> AsyncGenerator[GenerationChunk, None]:
-        prompt = engine_input(request.prompt_token_ids, request.items)
+        params = _sampling_params(request.sampling)
+        items = self._cache.known_items.submit(request.items)
+        prompt = engine_input(request.prompt_token_ids, items)
         num_top = request.sampling.num_logprobs or 0
-        outputs = self._llm.generate(prompt, _sampling_params(request.sampling), request.request_id)
+        outputs = self._llm.generate(prompt, params, request.request_id)
         try:
             async with aclosing(outputs):  # closing it aborts the request in the engine
-                async for output in outputs:
-                    for chunk in _chunks(output, num_top, self._token_bytes):
-                        yield chunk
+                with self._supply.serving(request) as supplied:
+                    async for output in outputs:
+                        if supplied.failure is not None:
+                            raise supplied.failure
+                        for chunk in _chunks(output, num_top, self._token_bytes):
+                            yield chunk
         except VLLMValidationError as error:
             raise InvalidSampling(str(error)) from error
         except EngineDeadError as error:
@@ -75,6 +101,13 @@ class VllmEngine:
         except EngineDeadError as error:
             raise EngineDead("the engine has stopped") from error
 
+    def _read_report(self, report: Mapping[str, Any]) -> None:
+        """What the engine's cache says after a step, in the event loop."""
+        self._cache.tiers.set_bypassed(report["bypassed"])
+        for key in report["needed"]:
+            self._cache.known_items.forget(key)
+        self._supply.ask(report["needed"])
+
     async def shutdown(self) -> None:
         # It would take the end of the engine for its death while the other thread ends it.
         if self._llm.output_handler is not None:
@@ -83,25 +116,67 @@ class VllmEngine:
         self._run_folder.cleanup()
 
 
+class VisionCache:
+    """The vision cache as this process sees it.
+
+    Attributes:
+        metrics: of the engine's last report.
+        on_report: called with each report; see `SchedulerCache.take_stats`.
+    """
+
+    def __init__(self, config: VisionCacheConfig) -> None:
+        self.config = config
+        self.tiers = config.open_tiers()
+        self.known_items = KnownItems(self.tiers)
+        self.metrics = CacheMetrics()
+        self.on_report: Callable[[Mapping[str, Any]], None] = lambda report: None
+
+    def make_logger(self, vllm_config: VllmConfig, engine_index: int = 0) -> "_ReportReader":
+        return _ReportReader(self)
+
+    def read(self, report: Mapping[str, Any]) -> None:
+        self.metrics.update(report)
+        self.on_report(report)
+
+
+class _ReportReader(StatLoggerBase):
+    """vLLM's way to get statistics from the engine's process."""
+
+    def __init__(self, cache: VisionCache) -> None:
+        self._cache = cache
+
+    def record(self, scheduler_stats: Any, *args: Any, **kwargs: Any) -> None:
+        if scheduler_stats is not None and scheduler_stats.ec_connector_stats:
+            self._cache.read(scheduler_stats.ec_connector_stats)
+
+    def log_engine_initialized(self) -> None:
+        pass
+
+
 def starts_by_fork(settings: EngineSettings) -> bool:
     """Whether the engine process is a fork of this one, which must then hold no sockets yet."""
     return _is_cpu(settings) and settings.tensor_parallel_size == 1
 
 
-async def start_engine(model: str, settings: EngineSettings) -> VllmEngine:
+async def start_engine(
+    model: str, settings: EngineSettings, cache_settings: CacheSettings
+) -> VllmEngine:
     """Start the engine and wait until it answers.
 
     Raises: RuntimeError if the model class in use is not ours; whatever vLLM raises for a model or
         settings that it cannot start.
     """
-    args = _engine_args(model, settings)
+    run_folder = TemporaryDirectory(prefix="qwen3vl-serve-")
+    device = "cpu" if _is_cpu(settings) else "cuda"
+    handover_dir = Path(run_folder.name) / "patches"
+    cache = VisionCache(vision_cache_config(model, settings, cache_settings, device, handover_dir))
+    args = _engine_args(model, settings, cache.config, cache_settings.device_bytes)
     if _is_cpu(settings) and args.enforce_eager:
         _disable_compilation()
-    run_folder = TemporaryDirectory(prefix="qwen3vl-serve-")
     os.environ["VLLM_RPC_BASE_PATH"] = run_folder.name  # vLLM leaves its sockets behind
     start = _start_in_one_process if starts_by_fork(settings) else AsyncLLM.from_engine_args
     # In a thread of its own: a process forked from a thread that has used OpenMP hangs in it.
-    llm = await asyncio.to_thread(start, args)
+    llm = await asyncio.to_thread(start, args, stat_loggers=[cache.make_logger])
     try:
         await llm.collective_rpc("end_with_server", args=(socket.gethostname(), os.getpid()))
         implementation = (await llm.collective_rpc("describe_model"))[0]
@@ -119,7 +194,7 @@ async def start_engine(model: str, settings: EngineSettings) -> VllmEngine:
         implementation=implementation,
         random_weights=_has_random_weights(model, settings.revision),
     )
-    return VllmEngine(llm, model_info, run_folder)
+    return VllmEngine(llm, model_info, cache, run_folder)
 
 
 def _is_cpu(settings: EngineSettings) -> bool:
@@ -128,7 +203,9 @@ def _is_cpu(settings: EngineSettings) -> bool:
     return settings.profile == "cpu"
 
 
-def _engine_args(model: str, settings: EngineSettings) -> AsyncEngineArgs:
+def _engine_args(
+    model: str, settings: EngineSettings, cache: VisionCacheConfig, device_bytes: int | None
+) -> AsyncEngineArgs:
     args: dict[str, Any] = {
         "model": model,
         "revision": settings.revision,
@@ -151,6 +228,16 @@ def _engine_args(model: str, settings: EngineSettings) -> AsyncEngineArgs:
         # Items carry our own keys; vLLM's processor cache would mirror them in two processes.
         mm_processor_cache_gb=0,
         worker_extension_cls="model_executor.worker_extension.WorkerExtension",
+        ec_transfer_config=ECTransferConfig(
+            ec_connector="VisionCacheConnector",
+            ec_connector_module_path="multimodal.vllm_cache_connector",
+            ec_role="ec_consumer",
+            ec_connector_extra_config=cache.to_dict(),
+        ),
+        ec_manager_config=EncoderCacheManagerConfig(
+            encoder_cache_manager_cls="multimodal.vllm_encoder_cache.VisionEncoderCacheManager",
+            manager_config={"device_bytes": device_bytes},
+        ),
     )
 
 
@@ -179,7 +266,7 @@ def _disable_compilation() -> None:
     torch._dynamo.config.disable = True
 
 
-def _start_in_one_process(args: AsyncEngineArgs) -> AsyncLLM:
+def _start_in_one_process(args: AsyncEngineArgs, stat_loggers: list[StatLoggerFactory]) -> AsyncLLM:
     """Start the engine as one forked process instead of two spawned ones.
 
     On a CPU vLLM spawns the engine core, which spawns a worker: each imports vLLM again, which is
@@ -190,7 +277,7 @@ def _start_in_one_process(args: AsyncEngineArgs) -> AsyncLLM:
     config = args.create_engine_config()
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"  # vLLM's CPU platform has set `spawn`
-    return AsyncLLM.from_vllm_config(config)
+    return AsyncLLM.from_vllm_config(config, stat_loggers=stat_loggers)
 
 
 def _has_random_weights(model: str, revision: str | None) -> bool:
@@ -233,6 +320,7 @@ def _chunks(
             logprobs=_logprobs(choice, num_top, token_bytes),
             finish_reason=_finish_reason(choice.finish_reason),
             num_cached_tokens=output.num_cached_tokens or 0,
+            item_sources=tuple((output.ec_transfer_params or {}).get("sources", ())),
         )
         for choice in output.outputs
     ]

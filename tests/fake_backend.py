@@ -1,7 +1,7 @@
 """Stand-ins for what surrounds the engine, and the application built on them."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import httpx
@@ -58,13 +58,20 @@ class FakePipeline:
     def __init__(self) -> None:
         self.refs: list[MediaRef] = []
         self.max_tokens: int | None = None
+        self.tenants: list[str] = []
 
     async def load(
-        self, refs: Sequence[MediaRef], max_tokens: int | None = None
+        self, refs: Sequence[MediaRef], max_tokens: int | None = None, *, tenant: str = ""
     ) -> list[LoadedMedia]:
         self.refs.extend(refs)
+        self.tenants.append(tenant)
         self.max_tokens = max_tokens
         return [self._load(ref) for ref in refs]
+
+    async def load_patches(
+        self, refs: Sequence[MediaRef], keys: Collection[str], *, tenant: str = ""
+    ) -> dict[str, torch.Tensor]:
+        return {key: torch.zeros(16, 768, dtype=torch.uint8) for key in keys}
 
     async def close(self) -> None:
         pass

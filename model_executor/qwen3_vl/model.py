@@ -3,7 +3,7 @@
 Visual items are encoded, scattered among the text embeddings, and the backbone runs over both.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -34,6 +34,7 @@ from model_executor.qwen3_vl.language import DenseLanguageModel, MoeLanguageMode
 from model_executor.qwen3_vl.vision import VisionTransformer
 from multimodal.mrope import mrope_positions
 from multimodal.preprocessor_config import load_preprocessor_config
+from multimodal.vision_worker import encode_clock, register_encoder
 from multimodal.vllm_processor import (
     Qwen3VLDummyInputsBuilder,
     Qwen3VLMultiModalProcessor,
@@ -117,6 +118,8 @@ class Qwen3VLForConditionalGeneration(
                 quant_config=vllm_config.quant_config,
                 prefix=maybe_prefix(prefix, "visual"),
             )
+        if not isinstance(self.visual, StageMissingLayer):
+            register_encoder(self._encode_items)
         has_levels = get_pp_group().is_first_rank and not isinstance(self.visual, StageMissingLayer)
         self.deepstack = DeepstackBuffer(
             vllm_config.scheduler_config.max_num_batched_tokens,
@@ -162,10 +165,15 @@ class Qwen3VLForConditionalGeneration(
         return embeddings
 
     def _encode(self, patches: Any, grid_thw: Any) -> list[torch.Tensor]:
-        grids = [(h, w) for _, h, w in grid_thw.tolist()]
+        return self._encode_items(patches, [(h, w) for _, h, w in grid_thw.tolist()])
+
+    def _encode_items(
+        self, patches: torch.Tensor, grids: Sequence[tuple[int, int]]
+    ) -> list[torch.Tensor]:
         merge_area = self.config.vision_config.spatial_merge_size**2
-        encoded = self.visual(patches, grids)
-        items = encoded.split([h * w // merge_area for h, w in grids])
+        num_tokens = [h * w // merge_area for h, w in grids]
+        encoded = encode_clock.run(lambda: self.visual(patches, grids), self.visual.device)
+        items = torch.split(encoded, num_tokens)
         # A view would keep the whole batch alive for as long as one of its items is cached.
         return [item.clone() for item in items] if len(items) > 1 else list(items)
 

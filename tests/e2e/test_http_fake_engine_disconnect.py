@@ -108,7 +108,7 @@ async def test_disconnect_while_media_are_loaded_never_reaches_the_engine():
     server = Server()
     is_loading, was_cancelled = asyncio.Event(), []
 
-    async def load(refs, max_tokens):
+    async def load(refs, max_tokens, tenant):
         is_loading.set()
         try:
             await asyncio.Event().wait()

@@ -182,7 +182,7 @@ def test_an_image_of_very_many_tiny_parts_is_refused(kind: str) -> None:
 async def test_media_that_take_too_long_are_given_up_as_overload() -> None:
     was_cancelled = []
 
-    async def load(refs: object, max_tokens: int) -> None:
+    async def load(refs: object, max_tokens: int, tenant: str) -> None:
         try:
             await asyncio.Event().wait()
         finally:
@@ -197,7 +197,7 @@ async def test_media_that_take_too_long_are_given_up_as_overload() -> None:
 
 
 async def test_media_that_find_no_memory_may_be_sent_again() -> None:
-    async def load(refs: object, max_tokens: int) -> None:
+    async def load(refs: object, max_tokens: int, tenant: str) -> None:
         raise MediaOverload("no room", "overloaded")
 
     server = Server()

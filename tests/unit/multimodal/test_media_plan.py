@@ -144,6 +144,34 @@ def test_window_is_sampled_with_times_of_the_whole_file() -> None:
     assert plan.timestamps == pytest.approx(((97 + 113) / 48, (128 + 144) / 48))
 
 
+def window(start: float, end: float, fps: float = 30.0, **options: float) -> tuple[int, ...]:
+    header = VideoHeader(num_frames=int(60 * fps), fps=fps, width=640, height=360)
+    options_ = MediaOptions(video_start=start, video_end=end, **options)
+    return plan_video(header, options_, CONFIG, LIMITS).indices
+
+
+@pytest.mark.parametrize("source_fps", [30.0, 24.0, 29.97, 25.0, 2.0, 1.0])
+def test_overlapping_windows_share_the_temporal_patches_of_their_overlap(source_fps: float) -> None:
+    first, second = window(8, 24, source_fps), window(12, 28, source_fps)
+    pairs = [set(zip(indices[::2], indices[1::2], strict=True)) for indices in (first, second)]
+    assert len(pairs[0] & pairs[1]) >= 0.7 * len(pairs[0])
+    assert all(8 * source_fps <= index <= 24 * source_fps for index in first)
+
+
+def test_window_has_about_as_many_frames_as_its_rate_says() -> None:
+    assert len(window(3.3, 13.3)) in (18, 20)
+    assert window(4.0, 6.0) == (120, 135, 150, 165)
+
+
+@pytest.mark.parametrize(
+    "options", [{"start": 0.1, "end": 1.0}, {"start": 0, "end": 60, "max_frames": 8}]
+)
+def test_window_of_too_few_or_too_many_frames_on_the_grid_is_spread_evenly(options) -> None:
+    indices = window(options.pop("start"), options.pop("end"), **options)
+    assert len(indices) in (4, 8)
+    assert indices[0] in (0, 3) and indices[-1] in (30, 1799)
+
+
 def test_window_is_clamped_to_the_file() -> None:
     options = MediaOptions(video_start=9.0, video_end=1000.0, num_frames=2)
     assert plan_video(HEADER, options, CONFIG, LIMITS).indices == (216, 239)

@@ -1,0 +1,74 @@
+"""The worker's side of the vision cache: fills vLLM's encoder cache, and stores what it encodes."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import torch
+from vllm.distributed.ec_transfer.ec_connector.base import ECConnectorWorkerMetadata
+from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
+from vllm.platforms import current_platform
+
+from multimodal.vision_tiers import VisionTiers
+from multimodal.vision_worker import encode_clock, encode_patches
+from multimodal.vllm_cache_scheduler import StepLoads
+
+_OUR_KEY = re.compile(r"[0-9a-f]{64}")  # vLLM puts a LoRA's name before it
+
+
+@dataclass
+class WorkerReport(ECConnectorWorkerMetadata):
+    """What one worker has done. The counts of its tiers are since the start."""
+
+    pid: int
+    encoded_bytes: int
+    encoded_seconds: float
+    counts: Mapping[str, Mapping[str, int]]
+
+    def aggregate(self, other: "ECConnectorWorkerMetadata") -> Self:
+        """All ranks encode the same; the first one stores it."""
+        return self
+
+
+class WorkerCache:
+    """Only the first tensor-parallel rank stores: all have the same embeddings."""
+
+    def __init__(self, tiers: VisionTiers) -> None:
+        self._tiers = tiers
+        self._stores = get_tensor_model_parallel_rank() == 0
+
+    def load(self, encoder_cache: dict[str, torch.Tensor], loads: StepLoads) -> None:
+        for key, embedding in loads.embeddings.items():
+            encoder_cache[key] = embedding.to(current_platform.device_type)
+        for key, item in loads.patches.items():
+            encoder_cache[key] = encode_patches(item.patches, item.grid)
+            self.store(key, encoder_cache[key])
+
+    def store(self, key: str, embedding: torch.Tensor) -> None:
+        """The first tier is written in the background, from a copy if it is on a GPU."""
+        if not self._stores or not _OUR_KEY.fullmatch(key):
+            return
+        if embedding.device.type == "cpu":
+            self._tiers.store(key, embedding)
+            return
+        copy = torch.empty(embedding.shape, dtype=embedding.dtype, pin_memory=True)
+        copy.copy_(embedding, non_blocking=True)
+        copied: Any = torch.Event("cuda")
+        copied.record()
+
+        def wait() -> torch.Tensor:
+            copied.synchronize()
+            return copy
+
+        self._tiers.store(key, wait, num_bytes=copy.nbytes)
+
+    def report(self) -> WorkerReport:
+        num_bytes, seconds = encode_clock.take()
+        known = self._tiers.num_bytes()
+        counts = {
+            name: {**asdict(counts), "num_bytes": known[name]}
+            for name, counts in self._tiers.counts().items()
+        }
+        return WorkerReport(os.getpid(), num_bytes, seconds, counts)

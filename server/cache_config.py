@@ -1,0 +1,56 @@
+"""The vision cache of a server, from its settings."""
+
+import logging
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from multimodal.fingerprint import vision_namespace
+from multimodal.vision_cache import VisionCacheConfig
+from server.settings import CacheSettings, EngineSettings
+
+logger = logging.getLogger(__name__)
+
+_SHARED_MEMORY = Path("/dev/shm")
+_GIB = 1024**3
+_MAX_DEFAULT_HOST_BYTES = 8 * _GIB
+
+
+def vision_cache_config(
+    model: str, engine: EngineSettings, cache: CacheSettings, device: str, handover_dir: Path
+) -> VisionCacheConfig:
+    """Reads the vision weights. Args: device: "cpu" or "cuda"."""
+    host_dir = cache.host_dir or str(_SHARED_MEMORY / f"qwen3vl-serve-{os.geteuid()}")
+    host_bytes = cache.host_bytes
+    if host_bytes is None:
+        host_bytes = _default_host_bytes()
+    return VisionCacheConfig(
+        namespace=_namespace(model, engine, device),
+        handover_dir=str(handover_dir),
+        host_dir=host_dir if host_bytes else None,
+        host_bytes=host_bytes,
+        disk_dir=cache.disk_dir,
+        disk_bytes=cache.disk_bytes,
+    )
+
+
+def _default_host_bytes() -> int:
+    """A quarter of the shared memory that is free; none on a system without."""
+    if not _SHARED_MEMORY.is_dir():
+        return 0
+    return min(shutil.disk_usage(_SHARED_MEMORY).free // 4, _MAX_DEFAULT_HOST_BYTES)
+
+
+def _namespace(model: str, engine: EngineSettings, device: str) -> str:
+    try:
+        return vision_namespace(
+            model,
+            engine.revision,
+            dtype=engine.dtype,
+            device=device,
+            tensor_parallel_size=engine.tensor_parallel_size,
+        )
+    except FileNotFoundError as error:
+        logger.warning("the vision cache will not outlive this process: %s", error)
+        return secrets.token_hex(32)
