@@ -2,7 +2,7 @@
 
 import json
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,36 +31,37 @@ def vision_namespace(model: str, revision: str | None, **runtime: str | int) -> 
     if not folder.is_dir():
         folder = Path(snapshot_download(model, revision=revision, allow_patterns="*.safetensors"))
     config = read_checkpoint_json(model, "config.json", revision) or {}
-    facts = [
-        PREPROCESSING_VERSION,
-        {name: config.get(name) for name in _VISION_SETTINGS},
-        read_checkpoint_json(model, "preprocessor_config.json", revision),
-        sorted(runtime.items()),
-    ]
-    hasher = blake3(json.dumps(facts, sort_keys=True).encode(), max_threads=blake3.AUTO)
-    if not sum(_hash_vision(path, hasher) for path in sorted(folder.glob("*.safetensors"))):
+    tensors: dict[str, str] = {}
+    for path in folder.glob("*.safetensors"):
+        tensors |= _vision_digests(path)
+    if not tensors:
         raise FileNotFoundError(f"{model} has no vision weights in safetensors files")
-    return str(hasher.hexdigest())
+    facts = {
+        "preprocessing": [
+            PREPROCESSING_VERSION,
+            read_checkpoint_json(model, "preprocessor_config.json", revision),
+        ],
+        "config": {name: config.get(name) for name in _VISION_SETTINGS},
+        "runtime": runtime,
+        "tensors": tensors,
+    }
+    return str(blake3(json.dumps(facts, sort_keys=True).encode()).hexdigest())
 
 
-def _hash_vision(path: Path, hasher: blake3) -> int:
-    """Add the vision tensors of one file. Returns how many there are."""
+def _vision_digests(path: Path) -> dict[str, str]:
+    """Type, shape and digest of each vision tensor in one file, by name."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        view = memoryview(data)
-        start = _LENGTH_BYTES + int.from_bytes(view[:_LENGTH_BYTES], "little")
-        tensors = list(_vision_tensors(json.loads(bytes(view[_LENGTH_BYTES:start]))))
-        for name, (begin, end), described in tensors:
-            hasher.update(f"{name} {described} ".encode())
-            hasher.update(view[start + begin : start + end])
-        view.release()
-    return len(tensors)
+        with memoryview(data) as view:
+            start = _LENGTH_BYTES + int.from_bytes(view[:_LENGTH_BYTES], "little")
+            header = json.loads(bytes(view[_LENGTH_BYTES:start]))
+            return {
+                name: f"{entry['dtype']} {entry['shape']} {_digest(view[start:], entry)}"
+                for name, entry in header.items()
+                if _VISION_TENSOR in name
+            }
 
 
-def _vision_tensors(
-    header: Mapping[str, Any],
-) -> Iterator[tuple[str, tuple[int, int], str]]:
-    for name in sorted(header):
-        if _VISION_TENSOR in name:
-            entry = header[name]
-            begin, end = entry["data_offsets"]
-            yield name, (begin, end), f"{entry['dtype']} {entry['shape']}"
+def _digest(tensors: memoryview, entry: Mapping[str, Any]) -> str:
+    begin, end = entry["data_offsets"]
+    with tensors, tensors[begin:end] as payload:
+        return str(blake3(payload, max_threads=blake3.AUTO).hexdigest())

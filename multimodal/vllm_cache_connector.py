@@ -111,7 +111,7 @@ class VisionCacheConnector(ECConnectorBase):
     ) -> None:
         self._worker.store(mm_hash, encoder_cache[mm_hash])
 
-    def build_connector_worker_meta(self) -> WorkerReport:
+    def build_connector_worker_meta(self) -> WorkerReport | None:
         return self._worker.report()
 
     def shutdown(self) -> None:

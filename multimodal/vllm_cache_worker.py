@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -15,6 +16,7 @@ from multimodal.vision_tiers import VisionTiers
 from multimodal.vision_worker import encode_clock, encode_patches
 from multimodal.vllm_cache_scheduler import StepLoads
 
+_REPORT_INTERVAL_S = 0.25
 _OUR_KEY = re.compile(r"[0-9a-f]{64}")  # vLLM puts a LoRA's name before it
 
 
@@ -38,6 +40,7 @@ class WorkerCache:
     def __init__(self, tiers: VisionTiers) -> None:
         self._tiers = tiers
         self._stores = get_tensor_model_parallel_rank() == 0
+        self._report_at = 0.0
 
     def load(self, encoder_cache: dict[str, torch.Tensor], loads: StepLoads) -> None:
         for key, embedding in loads.embeddings.items():
@@ -64,8 +67,13 @@ class WorkerCache:
 
         self._tiers.store(key, wait, num_bytes=copy.nbytes)
 
-    def report(self) -> WorkerReport:
+    def report(self) -> WorkerReport | None:
+        """After each step; None if there is nothing new to say."""
         num_bytes, seconds = encode_clock.take()
+        now = time.monotonic()
+        if not num_bytes and now < self._report_at:
+            return None
+        self._report_at = now + _REPORT_INTERVAL_S
         known = self._tiers.num_bytes()
         counts = {
             name: {**asdict(counts), "num_bytes": known[name]}

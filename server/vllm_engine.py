@@ -215,7 +215,7 @@ def _engine_args(
         "max_num_seqs": settings.max_num_seqs,
         "max_num_batched_tokens": settings.max_num_batched_tokens,
         "kv_cache_memory_bytes": settings.kv_cache_bytes,
-        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "gpu_memory_utilization": _gpu_memory_share(settings, device_bytes),
         "tensor_parallel_size": settings.tensor_parallel_size,
         "enable_expert_parallel": settings.enable_expert_parallel,
         "enforce_eager": settings.enforce_eager,
@@ -254,6 +254,15 @@ def _cpu_defaults() -> dict[str, Any]:
         "kv_cache_memory_bytes": min(psutil.virtual_memory().available // 4, 2 * _GIB),
         "enforce_eager": True,
     }
+
+
+def _gpu_memory_share(settings: EngineSettings, device_bytes: int | None) -> float | None:
+    """For weights and KV cache: embeddings are kept beside what vLLM's profiling run measures."""
+    share = settings.gpu_memory_utilization
+    if device_bytes is None or _is_cpu(settings):
+        return share
+    share = share or AsyncEngineArgs.gpu_memory_utilization
+    return share - device_bytes / current_platform.get_device_total_memory()
 
 
 def _disable_compilation() -> None:
