@@ -50,15 +50,18 @@ def vision_namespace(model: str, revision: str | None, **runtime: str | int) -> 
 
 def _vision_digests(path: Path) -> dict[str, str]:
     """Type, shape and digest of each vision tensor in one file, by name."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        with memoryview(data) as view:
-            start = _LENGTH_BYTES + int.from_bytes(view[:_LENGTH_BYTES], "little")
-            header = json.loads(bytes(view[_LENGTH_BYTES:start]))
-            return {
-                name: f"{entry['dtype']} {entry['shape']} {_digest(view[start:], entry)}"
-                for name, entry in header.items()
-                if _VISION_TENSOR in name
-            }
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        memoryview(data) as view,
+    ):
+        start = _LENGTH_BYTES + int.from_bytes(view[:_LENGTH_BYTES], "little")
+        header = json.loads(bytes(view[_LENGTH_BYTES:start]))
+        return {
+            name: f"{entry['dtype']} {entry['shape']} {_digest(view[start:], entry)}"
+            for name, entry in header.items()
+            if _VISION_TENSOR in name
+        }
 
 
 def _digest(tensors: memoryview, entry: Mapping[str, Any]) -> str:

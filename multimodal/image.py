@@ -38,7 +38,13 @@ _JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
 _JPEG_FIRST_SEGMENT = 0xC0  # from this marker on a length follows
 _MAX_JPEG_SCANS = 100  # usual are 10
 _MAX_JPEG_MARKERS = 10_000
-_MAX_JPEG_EXIF = 100  # segments; usual is 1
+_MAX_JPEG_SEGMENTS = 1000  # before the pixels; usual are 10 to 50
+_JPEG_SEGMENT_BYTES = 10  # marker and length, and what is read of a frame: depth, sides, components
+_JPEG_SEQUENTIAL_FRAMES = frozenset((0xC0, 0xC1))
+# tables, restart interval, applications' data, comments: each has a length
+_JPEG_HEADER_SEGMENTS = frozenset((0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE))
+_EXIF = b"Exif\0\0"
+_MAX_EXIF = 100  # segments; usual is 1
 _PNG_SIGNATURE_BYTES = 8
 _PNG_CHUNK_OVERHEAD = 12  # length, type and checksum, 4 bytes each
 
@@ -110,31 +116,64 @@ def rgb_pixels(image: Image.Image) -> np.ndarray:
 class _CountedFile(BytesIO):
     """A file for the loops of Pillow that read millions of tiny chunks, segments, tags or runs."""
 
-    _num_reads = 0
+    _num_reads = _num_exif = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         self._num_reads += 1
         if self._num_reads > _MAX_READS:
             raise _too_complex()
-        return super().read(size)
+        data = super().read(size)
+        if data.startswith(_EXIF):  # of a JPEG: Pillow joins such segments one by one
+            self._num_exif += 1
+            if self._num_exif > _MAX_EXIF:
+                raise _too_complex()
+        return data
 
 
 def _open(data: bytes) -> Image.Image:
     if data.startswith(_JPEG_SIGNATURE):
-        _check_jpeg(data)
+        _check_scans(data)
     return Image.open(_CountedFile(data), formats=FORMATS)
 
 
-def _check_jpeg(data: bytes) -> None:
-    """Every scan is a pass over all pixels, and Pillow joins Exif segments one by one."""
-    if data.count(b"Exif\0\0") > _MAX_JPEG_EXIF:
-        raise _too_complex()
-    if data.count(bytes((0xFF, _JPEG_SCAN))) <= _MAX_JPEG_SCANS:
+def _check_scans(data: bytes) -> None:
+    """Every scan of a JPEG is a pass over all pixels. Raises: MediaTooLarge."""
+    if _has_one_scan(data) or _count_scan_markers(data) <= _MAX_JPEG_SCANS:
         return
     # Some may be chance: phones append a video, which is never decoded.
     markers = list(islice(_jpeg_markers(data), _MAX_JPEG_MARKERS + 1))
     if len(markers) > _MAX_JPEG_MARKERS or markers.count(_JPEG_SCAN) > _MAX_JPEG_SCANS:
         raise MediaTooLarge(f"the image has more than {_MAX_JPEG_SCANS} scans", "too_many_scans")
+
+
+def _has_one_scan(data: bytes) -> bool:
+    """Whether a JPEG is one of the usual kind: its header says that nothing follows the first scan.
+
+    That is so if the frame is not progressive and the scan has all of its components; a decoder
+    then reads no other. Nothing but the header is looked at, and only if it is as it should be.
+    """
+    position, num_components = len(_JPEG_SIGNATURE), 0
+    for _ in range(_MAX_JPEG_SEGMENTS):
+        segment = data[position : position + _JPEG_SEGMENT_BYTES]
+        if len(segment) < _JPEG_SEGMENT_BYTES or segment[0] != 0xFF:
+            return False
+        marker = segment[1]
+        if marker == _JPEG_SCAN:
+            return num_components == segment[4] > 0
+        if marker in _JPEG_SEQUENTIAL_FRAMES:
+            num_components = segment[9]
+        elif marker not in _JPEG_HEADER_SEGMENTS:
+            return False
+        position += 2 + int.from_bytes(segment[2:4], "big")
+    return False
+
+
+def _count_scan_markers(data: bytes) -> int:
+    """How often a scan's marker is in the file, by chance as well."""
+    array = np.frombuffer(data, np.uint8)
+    is_marker = array[:-1] == 0xFF
+    is_marker &= array[1:] == _JPEG_SCAN
+    return int(np.count_nonzero(is_marker))
 
 
 def _jpeg_markers(data: bytes) -> Iterator[int]:

@@ -6,13 +6,15 @@ is kept: no proxies, no credentials, no cookies.
 """
 
 import asyncio
-import binascii
 import re
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import httpcore
 import httpx
+import pybase64
 
 from multimodal.errors import MediaCorrupt, MediaError, MediaTooLarge, UnsupportedMedia
 from server.address_check import (
@@ -22,6 +24,7 @@ from server.address_check import (
     SystemResolver,
     is_public_address,
 )
+from server.body_data_url import BodyDataUrl
 from server.media_url import UrlNotAllowed, UrlRules
 
 KEEPALIVE_S = 10.0
@@ -184,6 +187,7 @@ def decode_data_url(url: str, *, max_bytes: int, max_frames: int, param: str) ->
     """Decode `data:image/png;base64,...`, or `data:video/jpeg;base64,frame,frame,...`.
 
     Args:
+        url: also a `BodyDataUrl`.
         max_bytes: bound on the sum of the decoded payloads, checked before anything is decoded.
         max_frames: bound on the number of payloads.
     Raises: MediaTooLarge; UnsupportedMedia if the URL is not base64 or has no media type;
@@ -200,28 +204,49 @@ def decode_data_url(url: str, *, max_bytes: int, max_frames: int, param: str) ->
         raise UnsupportedMedia(
             "data URLs must look like data:<media type>;base64,<data>", "invalid_data_url", param
         )
-    is_frames = media_type == "video/jpeg"
-    encoded = body.split(",", max_frames) if is_frames else [body]
+    decode = partial(
+        _decode_payloads, media_type, max_bytes=max_bytes, max_frames=max_frames, param=param
+    )
+    if not isinstance(url, BodyDataUrl):
+        return decode(body)
+    try:
+        return decode(url.payload)
+    except MediaError:
+        parsed = url.parse_payload()  # some clients escape slashes and plus signs
+        if parsed is None:
+            raise
+    return decode(parsed)
+
+
+def _decode_payloads(
+    media_type: str, body: str | memoryview, *, max_bytes: int, max_frames: int, param: str
+) -> DataUrl:
+    encoded: Sequence[str | memoryview] = [body]
+    if media_type == "video/jpeg":
+        encoded = _text(body).split(",", max_frames)
     if len(encoded) > max_frames:
         raise MediaTooLarge(
             f"the data URL has more than {max_frames} frames", "too_many_frames", param
         )
-    if sum(_decoded_length(payload) for payload in encoded) > max_bytes:
+    if sum(map(_decoded_length, encoded)) > max_bytes:
         raise _too_large(max_bytes, param)
     return DataUrl(media_type, tuple(_decode_base64(payload, param) for payload in encoded))
 
 
-def _decoded_length(encoded: str) -> int:
-    num_padding = len(encoded[-2:]) - len(encoded[-2:].rstrip("="))
+def _text(encoded: str | memoryview) -> str:
+    return encoded if isinstance(encoded, str) else str(encoded, "latin-1")
+
+
+def _decoded_length(encoded: str | memoryview) -> int:
+    end = _text(encoded[-2:])
+    num_padding = len(end) - len(end.rstrip("="))
     return len(encoded) * 3 // 4 - num_padding
 
 
-def _decode_base64(encoded: str, param: str) -> bytes:
+def _decode_base64(encoded: str | memoryview, param: str) -> bytes:
     if not encoded:
         raise MediaCorrupt("the data URL is empty", "invalid_data_url", param)
     try:
-        if len(encoded) % 4:  # strict_mode lets "YWJj=" pass
-            raise ValueError
-        return binascii.a2b_base64(encoded, strict_mode=True)
+        return pybase64.b64decode(encoded, validate=True)
     except ValueError as exc:
         raise MediaCorrupt("the data URL is not valid base64", "invalid_data_url", param) from exc

@@ -6,6 +6,7 @@ Nothing is dropped silently that would change the answer.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -17,10 +18,14 @@ from pydantic import (
     StringConstraints,
     Tag,
     ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
 
+from server.body_data_url import BodyDataUrl, set_aside_data_urls
 from server.errors import InvalidRequest, invalid_request_from
 
 MAX_MESSAGES = 4096
@@ -100,10 +105,22 @@ class TextPart(_Model):
     text: str
 
 
+def _take_set_aside(
+    value: object, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
+) -> str:
+    """A stand-in gives way to its URL, which is taken out of the context."""
+    urls: dict[str, BodyDataUrl] | None = info.context
+    url = urls.pop(value, None) if urls and isinstance(value, str) else None
+    return validate(value) if url is None else url
+
+
+MediaUrl = Annotated[str, StringConstraints(min_length=1), WrapValidator(_take_set_aside)]
+
+
 class ImageUrl(ImageOptions):
     """`detail` is accepted and has no effect: `max_pixels` says the same with a number."""
 
-    url: str = Field(min_length=1)
+    url: MediaUrl
     detail: Literal["auto", "low", "high"] | None = None
 
 
@@ -113,7 +130,7 @@ class ImageUrlPart(_Model):
 
 
 class VideoUrl(VideoOptions):
-    url: str = Field(min_length=1)
+    url: MediaUrl
 
 
 class VideoUrlPart(_Model):
@@ -125,10 +142,7 @@ class ImagePart(ImageOptions):
     """An image as qwen-vl-utils writes it."""
 
     type: Literal["image"]
-    image: str = Field(min_length=1)
-
-
-MediaUrl = Annotated[str, StringConstraints(min_length=1)]
+    image: MediaUrl
 
 
 def _tag_str_or_list(value: object) -> str | None:
@@ -331,8 +345,23 @@ class ChatCompletionRequest(_Model):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-def parse_chat_request(body: bytes) -> ChatCompletionRequest:
-    """Raises: InvalidRequest."""
+def parse_chat_request(body: bytes | bytearray) -> ChatCompletionRequest:
+    """The request; long data URLs in it are `BodyDataUrl`s, which keep the body alive.
+
+    Raises: InvalidRequest.
+    """
+    skeleton, urls = set_aside_data_urls(body)
+    if urls:
+        with suppress(InvalidRequest):
+            request = _parse(skeleton, urls)
+            if not urls:
+                return request
+    # There are none, or some stand where no media is, or a fault is to be told of the whole body.
+    return _parse(body, {})
+
+
+def _parse(body: bytes | bytearray, urls: dict[str, BodyDataUrl]) -> ChatCompletionRequest:
+    """The request, with those of `urls` that stand for media; they are removed from `urls`."""
     _refuse_complex_json(body)
     try:
         data = orjson.loads(body)
@@ -342,13 +371,15 @@ def parse_chat_request(body: bytes) -> ChatCompletionRequest:
         raise InvalidRequest("the body must be a JSON object", "invalid_json")
     _refuse_wide_objects(data)
     try:
-        return ChatCompletionRequest.model_validate(_reduce_body(data))
+        return ChatCompletionRequest.model_validate(_reduce_body(data), context=urls)
     except ValidationError as error:
         raise invalid_request_from(error) from None
 
 
-def _refuse_complex_json(body: bytes) -> None:
+def _refuse_complex_json(body: bytes | bytearray) -> None:
     """Millions of tiny values take seconds; counting the signs between them, next to nothing."""
+    if len(body) <= MAX_STRUCTURE:
+        return
     num_signs = sum(map(body.count, (b"{", b"[", b",")))
     if num_signs > MAX_STRUCTURE:
         raise InvalidRequest(

@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Send
 from server.errors import BodyTimeout, PayloadTooLarge, UnsupportedContentType
 
 
-async def read_json_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
+async def read_json_body(request: Request, max_bytes: int, timeout_s: float) -> bytearray:
     """The body; reading stops at the bound, whatever the headers say.
 
     Raises: UnsupportedContentType unless it is declared as JSON (a browser sends such a request to
@@ -40,7 +40,7 @@ async def read_json_body(request: Request, max_bytes: int, timeout_s: float) -> 
         raise BodyTimeout(
             f"the request body did not arrive within {timeout_s:g} s", "body_timeout"
         ) from None
-    return bytes(body)
+    return body
 
 
 def with_write_timeout(send: Send, timeout_s: float) -> Send:

@@ -1,5 +1,6 @@
 import struct
 import zlib
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -257,3 +258,101 @@ def test_long_thin_image_is_refused() -> None:
 def test_too_many_bytes_are_refused_before_they_are_read() -> None:
     with pytest.raises(MediaTooLarge, match=r"100 bytes exceeds max_image_bytes \(99\)"):
         decode_image(bytes(100), MediaLimits(max_image_bytes=99))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 33), (640, 480)])
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("RGB", {"subsampling": "4:4:4"}),
+        ("RGB", {"subsampling": "4:2:2"}),
+        ("RGB", {"subsampling": "4:2:0"}),
+        ("RGB", {"progressive": True}),
+        ("RGB", {"restart_marker_rows": 1}),
+        ("RGB", {"keep_rgb": True}),
+        ("L", {}),
+        ("CMYK", {}),
+    ],
+)
+def test_jpeg_pixels_equal_those_of_pillow(
+    size: tuple[int, int], mode: str, options: dict[str, object]
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    data = encode(Image.fromarray(noise).convert(mode), "JPEG", quality=90, **options)
+    with Image.open(BytesIO(data)) as image:
+        expected = np.array(image.convert("RGB"))
+    assert np.array_equal(decode_image(data, LIMITS), expected)
+
+
+def jpeg_segment(marker: int, data: bytes) -> bytes:
+    return bytes((0xFF, marker)) + (len(data) + 2).to_bytes(2, "big") + data
+
+
+def with_scans(jpeg: bytes, num_scans: int) -> bytes:
+    """The only scan of a JPEG, repeated."""
+    start, end = jpeg.index(b"\xff\xda"), jpeg.rindex(b"\xff\xd9")
+    return jpeg[:end] + jpeg[start:end] * num_scans + jpeg[end:]
+
+
+def of_one_component(jpeg: bytes) -> bytes:
+    """Its scan's header, changed to one component: what a scan of many looks like."""
+    start = jpeg.index(b"\xff\xda")
+    length = int.from_bytes(jpeg[start + 2 : start + 4], "big")
+    return (
+        jpeg[:start] + jpeg_segment(0xDA, b"\x01\x01\x00\x00\x3f\x00") + jpeg[start + 2 + length :]
+    )
+
+
+def progressive_of_many_scans() -> bytes:
+    jpeg = encode(gradient(64, 48), "JPEG", progressive=True)
+    end = jpeg.rindex(b"\xff\xd9")
+    last = jpeg.rindex(b"\xff\xda", 0, end)
+    return jpeg[:end] + jpeg[last:end] * 200 + jpeg[end:]
+
+
+def test_scans_behind_a_scan_of_all_components_are_never_decoded() -> None:
+    jpeg = encode(gradient(64, 48), "JPEG")
+    assert probe_image(with_scans(jpeg, 200)) == ImageHeader("JPEG", 64, 48)
+    with pytest.raises(MediaCorrupt):
+        decode_image(with_scans(jpeg, 200), LIMITS)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        jpeg_segment(0xFE, b"a comment"),
+        b"\xff\xd0",  # has no length, so what follows is a segment again
+        b"\xff\xff",
+        b"junk",
+        jpeg_segment(0xC0, b"\x08\x00\x10\x00\x10\x01\x01\x11\x00"),
+        jpeg_segment(0xFE, b"") * 2000,
+    ],
+)
+@pytest.mark.parametrize("kind", ["progressive", "one component at a time"])
+def test_scans_are_counted_where_several_are_decoded(header: bytes, kind: str) -> None:
+    data = progressive_of_many_scans()
+    if kind != "progressive":
+        data = with_scans(of_one_component(encode(gradient(64, 48), "JPEG")), 200)
+    with pytest.raises(MediaTooLarge) as error:
+        probe_image(data[:2] + header + data[2:])
+    assert error.value.code == "too_many_scans"
+
+
+def test_a_marker_without_length_hides_no_scans() -> None:
+    """What comes next is no length, at the end of which another header might wait."""
+    scans = progressive_of_many_scans()
+    hidden = scans[:2] + b"\xff\xd0" + scans[2:]
+    no_length = int.from_bytes(scans[2:4], "big")
+    decoy = encode(gradient(64, 48), "JPEG")[2:]
+    with pytest.raises(MediaTooLarge):
+        probe_image(hidden.ljust(2 + 2 + no_length, b"\0") + decoy)
+
+
+def test_exif_segments_are_counted_as_such_only() -> None:
+    jpeg = encode(gradient(40, 30), "JPEG")
+    looks = jpeg[:2] + jpeg_segment(0xFE, b"Exif\0\0" * 1000) + jpeg[2:] + b"Exif\0\0" * 1000
+    assert np.array_equal(decode_image(looks, LIMITS), decode_image(jpeg, LIMITS))
+    with pytest.raises(MediaTooLarge) as error:
+        probe_image(jpeg[:2] + jpeg_segment(0xE1, b"Exif\0\0a") * 101 + jpeg[2:])
+    assert error.value.code == "image_too_complex"

@@ -282,7 +282,20 @@ def test_a_data_url_without_type_or_base64_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["", "YWJ", "YW Jj", "YWJj\n", "YWJj=", "YW==YWJj", "=YWJj", "YW-_", "YWJj,YWJj", "ä"]
+    "body",
+    [
+        "",
+        "YWJ",
+        "YW Jj",
+        "YWJj\n",
+        "YWJj=",
+        "YWJj====",
+        "YW==YWJj",
+        "=YWJj",
+        "YW-_",
+        "YWJj,YWJj",
+        "ä",
+    ],
 )
 def test_sloppy_base64_is_refused(body: str) -> None:
     with pytest.raises(MediaCorrupt) as refusal:
