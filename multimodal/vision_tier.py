@@ -12,25 +12,23 @@ what was used longest ago goes first.
 import errno
 import logging
 import os
-import re
 import secrets
 import stat
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from multimodal.decayed_rate import DecayedRate
+from multimodal.private_directory import check_private
 from multimodal.vision_entry import OVERHEAD_BYTES, DamagedEntry, read_entry, write_entry
+from multimodal.vision_index import HEX, SUFFIX, TEMPORARY_SUFFIX, File, FileIndex, describe, walk
 
-_HEX = re.compile(r"[0-9a-f]{2,128}")
-_SUFFIX = ".vision"
-_TEMPORARY_SUFFIX = ".tmp"
-_MAX_TEMPORARY_AGE_S = 600
 _MAX_ENTRY_BYTES = 4 << 30  # more than any embedding: an image of 16.8 megapixels takes 0.7 GB
 _MAX_REJECTED = 4096
 _LOG_INTERVAL_S = 60
@@ -54,101 +52,6 @@ class TierCounts:
     evictions: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
-
-
-class DecayedRate:
-    """Bytes per second over about the ten last observations. Not thread-safe."""
-
-    _DECAY = 0.9
-    _MIN_OBSERVED = 8
-
-    def __init__(self) -> None:
-        self._num_bytes = 0.0
-        self._seconds = 0.0
-        self._num_observed = 0
-
-    def observe(self, num_bytes: int, seconds: float) -> None:
-        self._num_bytes = self._num_bytes * self._DECAY + num_bytes
-        self._seconds = self._seconds * self._DECAY + seconds
-        self._num_observed += 1
-
-    @property
-    def bytes_per_s(self) -> float | None:
-        """None before the eighth observation."""
-        if self._num_observed < self._MIN_OBSERVED or self._seconds <= 0:
-            return None
-        return self._num_bytes / self._seconds
-
-
-def check_private(directory: Path) -> str | None:
-    """Why the entries in `directory` cannot be trusted; None if they can.
-
-    Where everybody may create files (/dev/shm), the directory must be ours alone. Elsewhere it may
-    be root's, or another user's who shares it by making it writable for the group.
-
-    Raises: OSError if it is missing or cannot be looked at.
-    """
-    status = os.lstat(directory)
-    parent_is_open = bool(os.stat(directory.parent).st_mode & stat.S_IWOTH)
-    if not stat.S_ISDIR(status.st_mode):
-        return "it is a symbolic link or not a directory"
-    is_ours = status.st_uid == os.geteuid()
-    if parent_is_open and not is_ours:
-        return "it belongs to another user"
-    if parent_is_open and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return "other users may write to it"
-    if not is_ours and status.st_uid != 0 and not status.st_mode & stat.S_IWGRP:
-        return "it belongs to another user who does not share it"
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    num_bytes: int
-    mtime_ns: int
-
-
-class _Index:
-    """The files that are known, by path below the directory, least recently used first.
-
-    Thread-safe. It may name files that are gone and miss new ones: other processes are at work.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._files: OrderedDict[str, _File] = OrderedDict()
-        self._num_bytes = 0
-
-    @property
-    def num_bytes(self) -> int:
-        with self._lock:
-            return self._num_bytes
-
-    def replace(self, files: Iterable[tuple[str, _File]]) -> None:
-        """Forget what was known; `files` are in the order of their last use."""
-        new = OrderedDict(files)
-        with self._lock:
-            self._files = new
-            self._num_bytes = sum(file.num_bytes for file in new.values())
-
-    def put(self, name: str, file: _File) -> None:
-        """Know a file as the most recently used one."""
-        with self._lock:
-            self._forget(name)
-            self._files[name] = file
-            self._num_bytes += file.num_bytes
-
-    def forget(self, name: str) -> None:
-        with self._lock:
-            self._forget(name)
-
-    def oldest(self) -> tuple[str, _File] | None:
-        with self._lock:
-            return next(iter(self._files.items()), None)
-
-    def _forget(self, name: str) -> None:
-        if (file := self._files.pop(name, None)) is not None:
-            self._num_bytes -= file.num_bytes
 
 
 class _Log:
@@ -196,7 +99,7 @@ class Tier:
         fsync: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not _HEX.fullmatch(namespace):
+        if not HEX.fullmatch(namespace):
             raise ValueError("the namespace is not 2 to 128 lower-case hex digits")
         self.name = name
         self.max_bytes = max_bytes
@@ -207,7 +110,7 @@ class Tier:
         self._fsync = fsync
         self._clock = clock
         self._log = _Log(name, clock)
-        self._index = _Index()
+        self._index = FileIndex()
         self._writing = threading.Lock()  # held over I/O, by one store or scan at a time
         self._next_scan = float("-inf")
         self._bytes_since_scan = 0
@@ -286,9 +189,9 @@ class Tier:
 
     def _file_name(self, key: str) -> str | None:
         """The path of an entry below the directory; None if there can be none."""
-        if self._is_disabled or not _HEX.fullmatch(key):
+        if self._is_disabled or not HEX.fullmatch(key):
             return None
-        return f"{self._namespace}/{key[:2]}/{key}{_SUFFIX}"
+        return f"{self._namespace}/{key[:2]}/{key}{SUFFIX}"
 
     def _count(self, **more: int) -> None:
         with self._lock:
@@ -331,7 +234,7 @@ class Tier:
         path = self._prefix + name
         with suppress(OSError):
             os.utime(path)
-            self._index.put(name, _describe(os.lstat(path)))
+            self._index.put(name, describe(os.lstat(path)))
 
     def _discard(self, name: str) -> None:
         try:
@@ -362,7 +265,7 @@ class Tier:
         started = self._clock()
         self._open_directory()
         if not self._is_disabled:
-            self._index.replace(sorted(_walk(self._prefix), key=lambda found: found[1].mtime_ns))
+            self._index.replace(sorted(walk(self._prefix), key=lambda found: found[1].mtime_ns))
         now = self._clock()
         self._next_scan = now + max(_SCAN_INTERVAL_S, (now - started) / _MAX_SCAN_SHARE)
         self._bytes_since_scan = 0
@@ -385,11 +288,11 @@ class Tier:
                 return False
         return True
 
-    def _evict(self, name: str, known: _File) -> None:
+    def _evict(self, name: str, known: File) -> None:
         """Remove a file, unless it is gone or another process has used it since it was known."""
         path = self._prefix + name
         try:
-            current = _describe(os.lstat(path))
+            current = describe(os.lstat(path))
             if current.mtime_ns > known.mtime_ns:
                 self._index.put(name, current)
                 return
@@ -413,7 +316,7 @@ class Tier:
         self._count(bytes_written=file.num_bytes)
         return True
 
-    def _write_file(self, path: str, key: str, embedding: torch.Tensor) -> _File:
+    def _write_file(self, path: str, key: str, embedding: torch.Tensor) -> File:
         """Raises: OSError."""
         try:
             return _write_atomically(path, self._namespace, key, embedding, self._fsync)
@@ -431,58 +334,15 @@ class Tier:
         self._log.error(action, error)
 
 
-def _describe(status: os.stat_result) -> _File:
-    return _File(status.st_size, status.st_mtime_ns)
-
-
 def _identify(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _walk(prefix: str) -> Iterator[tuple[str, _File]]:
-    """Every entry, by its path below the directory; removes temporary files that nobody writes."""
-    oldest_ns = time.time_ns() - _MAX_TEMPORARY_AGE_S * 10**9
-    for namespace in _list_folders(prefix):
-        for folder in _list_folders(f"{prefix}{namespace}"):
-            for file in _list(f"{prefix}{namespace}/{folder}"):
-                with suppress(OSError):
-                    status = file.stat(follow_symlinks=False)
-                    if _is_entry(file.name, status):
-                        yield f"{namespace}/{folder}/{file.name}", _describe(status)
-                    elif _is_temporary(file.name) and status.st_mtime_ns < oldest_ns:
-                        os.unlink(file.path)
-
-
-def _list_folders(path: str) -> list[str]:
-    return [
-        entry.name
-        for entry in _list(path)
-        if _HEX.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
-    ]
-
-
-def _list(path: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(path) as entries:
-            return list(entries)
-    except OSError:
-        return []
-
-
-def _is_entry(name: str, status: os.stat_result) -> bool:
-    is_ours = name.endswith(_SUFFIX) and _HEX.fullmatch(name.removesuffix(_SUFFIX)) is not None
-    return is_ours and stat.S_ISREG(status.st_mode)
-
-
-def _is_temporary(name: str) -> bool:
-    return name.startswith(".") and name.endswith(_TEMPORARY_SUFFIX)
-
-
 def _write_atomically(
     path: str, namespace: str, key: str, embedding: torch.Tensor, fsync: bool
-) -> _File:
+) -> File:
     """Raises: OSError, and then leaves nothing behind if it can."""
-    temporary = f"{os.path.dirname(path)}/.{secrets.token_hex(16)}{_TEMPORARY_SUFFIX}"
+    temporary = f"{os.path.dirname(path)}/.{secrets.token_hex(16)}{TEMPORARY_SUFFIX}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o660)
     try:
@@ -490,7 +350,7 @@ def _write_atomically(
             write_entry(file, namespace, key, embedding)
             if fsync:
                 os.fsync(descriptor)
-            written = _describe(os.fstat(descriptor))
+            written = describe(os.fstat(descriptor))
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from multimodal.vision_tier import DecayedRate, Tier, TierCounts
+from multimodal.decayed_rate import DecayedRate
+from multimodal.vision_tier import Tier, TierCounts
 
 _MEASURE_INTERVAL_S = 30
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from multimodal.decayed_rate import DecayedRate
+from multimodal.private_directory import check_private
 from multimodal.vision_entry import OVERHEAD_BYTES
-from multimodal.vision_tier import DecayedRate, Tier, TierCounts, check_private
+from multimodal.vision_tier import Tier, TierCounts
 
 NAMESPACE, OTHER_NAMESPACE = "0a" * 16, "0b" * 16
 KEYS = [f"{number:064x}" for number in range(0x1000, 0x1040)]
