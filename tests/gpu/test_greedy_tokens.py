@@ -5,6 +5,7 @@ Float32 on both sides, so that greedy tokens can be compared; through the server
 
 import asyncio
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from model_executor.parity import ParityCase, Reference
 from model_executor.parity_cases import CaseBuilder
 from multimodal.preprocessor_config import load_preprocessor_config
 from server.engine import EngineRequest, SamplingOptions
-from server.settings import EngineSettings
+from server.settings import CacheSettings, EngineSettings
 
 pytestmark = [
     pytest.mark.gpu,
@@ -25,7 +26,12 @@ pytestmark = [
 NUM_TOKENS = 64
 
 
-async def generate(model: str, batches: list[list[ParityCase]], max_num_batched_tokens: int):  # type: ignore[no-untyped-def]
+async def generate(  # type: ignore[no-untyped-def]
+    model: str,
+    batches: list[list[ParityCase]],
+    max_num_batched_tokens: int,
+    cache: CacheSettings,
+):
     """Token ids and cached prompt tokens of each case, the batches one after another."""
     from server.vllm_engine import start_engine
 
@@ -38,11 +44,19 @@ async def generate(model: str, batches: list[list[ParityCase]], max_num_batched_
             max_num_batched_tokens=max_num_batched_tokens,
             gpu_memory_utilization=0.3,
         ),
+        cache,
     )
 
     async def run(case: ParityCase) -> tuple[list[int], int]:
         sampling = SamplingOptions(max_tokens=NUM_TOKENS, temperature=0, ignore_eos=True)
-        request = EngineRequest(uuid.uuid4().hex, case.token_ids, case.items, sampling)
+
+        async def load_patches(keys: Collection[str]) -> dict[str, torch.Tensor]:
+            patches = {placed.item.key: placed.item.patches for placed in case.items}
+            return {key: patches[key] for key in keys}
+
+        request = EngineRequest(
+            uuid.uuid4().hex, case.token_ids, case.items, sampling, load_patches
+        )
         token_ids: list[int] = []
         num_cached = 0
         async for chunk in engine.generate(request):
@@ -58,15 +72,18 @@ async def generate(model: str, batches: list[list[ParityCase]], max_num_batched_
 
 @pytest.mark.parametrize("is_moe", [False, True])
 @pytest.mark.parametrize("max_num_batched_tokens", [1024, 32])
-def test_tokens_equal_transformers_alone_in_a_batch_and_from_the_prefix_cache(
-    is_moe: bool, max_num_batched_tokens: int, tmp_path: Path
+@pytest.mark.parametrize("host_bytes", [0, 1 << 30])
+def test_tokens_equal_transformers_alone_in_a_batch_and_from_the_caches(
+    is_moe: bool, max_num_batched_tokens: int, host_bytes: int, tmp_path: Path
 ) -> None:
-    model = str(build_checkpoint(tmp_path, CheckpointSpec(is_moe=is_moe)))
+    """The device keeps next to nothing, so items come from the host tier or are asked for again."""
+    cache = CacheSettings(host_dir=str(tmp_path / "host"), host_bytes=host_bytes, device_bytes=1)
+    model = str(build_checkpoint(tmp_path / "model", CheckpointSpec(is_moe=is_moe)))
     cases = CaseBuilder(model).standard_cases()
     reference = Reference(model, load_preprocessor_config(model))
     expected = [list(reference.run(case, NUM_TOKENS).generated) for case in cases]
     batches = [[case] for case in cases] + [cases, cases]
-    results = asyncio.run(generate(model, batches, max_num_batched_tokens))
+    results = asyncio.run(generate(model, batches, max_num_batched_tokens, cache))
     alone = [tokens for ((tokens, _),) in results[: len(cases)]]
     assert alone == expected
     for batch in results[len(cases) :]:
