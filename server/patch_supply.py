@@ -3,11 +3,17 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
+
+from multimodal.errors import MediaOverload
 from multimodal.patch_handover import PatchHandover
 from server.engine import EngineRequest
+
+_MAX_WAIT_S = 100.0
+_RETRY_INTERVAL_S = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +70,20 @@ class PatchSupply:
     async def _supply(self, supplied: Supplied, keys: Collection[str]) -> None:
         request = supplied.request
         try:
-            patches = await request.load_patches(keys)
+            patches = await _load(request, keys)
             for key in keys:
                 await asyncio.to_thread(self._handover.put, key, patches[key])
         except Exception as error:
             logger.warning("request %s: patches cannot be had: %r", request.request_id, error)
             supplied.failure = error
             await self._abort(request.request_id)
+
+
+async def _load(request: EngineRequest, keys: Collection[str]) -> Mapping[str, torch.Tensor]:
+    """The request was accepted before: when there is no room for its media, it waits for some."""
+    async with asyncio.timeout(_MAX_WAIT_S):
+        while True:
+            try:
+                return await request.load_patches(keys)
+            except MediaOverload:
+                await asyncio.sleep(_RETRY_INTERVAL_S)
