@@ -7,8 +7,10 @@ import pytest
 from media_files import encode, exif_with_orientation, gradient
 from PIL import Image, ImageOps
 
+import multimodal.image
 from multimodal.errors import MediaCorrupt, MediaError, MediaTooLarge, UnsupportedMedia
 from multimodal.image import ImageHeader, decode_image, probe_image, rgb_pixels
+from multimodal.jpeg import decode_jpeg
 from multimodal.options import MediaLimits
 
 LIMITS = MediaLimits()
@@ -282,6 +284,92 @@ def test_jpeg_pixels_equal_those_of_pillow(
     with Image.open(BytesIO(data)) as image:
         expected = np.array(image.convert("RGB"))
     assert np.array_equal(decode_image(data, LIMITS), expected)
+
+
+def count_direct(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each JPEG that is handed to the faster decoder was decoded by it."""
+    was_decoded: list[bool] = []
+
+    def decode(data: bytes, width: int, height: int) -> np.ndarray | None:
+        rgb = decode_jpeg(data, width, height)
+        was_decoded.append(rgb is not None)
+        return rgb
+
+    monkeypatch.setattr(multimodal.image, "decode_jpeg", decode)
+    return was_decoded
+
+
+def outcome(data: bytes) -> tuple[object, ...]:
+    try:
+        rgb = decode_image(data, LIMITS)
+    except MediaError as error:
+        return type(error), error.code, error.message
+    return rgb.shape, rgb.tobytes()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_plain_jpeg_is_decoded_directly(
+    orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encode(gradient(40, 30), "JPEG", exif=exif_with_orientation(orientation))
+    with Image.open(BytesIO(data)) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    was_decoded = count_direct(monkeypatch)
+    assert np.array_equal(decode_image(data, LIMITS), expected)
+    assert was_decoded == [True]
+
+
+def test_the_first_picture_of_several_is_decoded_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Image.fromarray(gradient(40, 30)), Image.new("RGB", (40, 30))
+    data = encode(first, "MPO", save_all=True, append_images=[second])
+    with Image.open(BytesIO(data)) as image:
+        expected = np.asarray(image)
+    was_decoded = count_direct(monkeypatch)
+    assert np.array_equal(decode_image(data, LIMITS), expected)
+    assert was_decoded == [True]
+
+
+def test_a_jpeg_of_several_scans_or_other_colors_is_left_to_pillow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    was_decoded = count_direct(monkeypatch)
+    image = Image.fromarray(gradient(40, 30))
+    decode_image(encode(image, "JPEG", progressive=True), LIMITS)
+    for mode in ("L", "CMYK"):
+        decode_image(encode(image.convert(mode), "JPEG"), LIMITS)
+    assert was_decoded == []
+
+
+def test_a_jpeg_too_large_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    was_decoded = count_direct(monkeypatch)
+    with pytest.raises(MediaTooLarge):
+        decode_image(encode(gradient(40, 30), "JPEG"), MediaLimits(max_source_pixels=1000))
+    assert was_decoded == []
+
+
+def test_damaged_jpegs_end_as_they_do_with_pillow_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    jpegs = [
+        encode(gradient(48, 40), "JPEG", quality=90, subsampling="4:4:4"),
+        encode(gradient(33, 17), "JPEG", restart_marker_blocks=2),
+        encode(gradient(48, 40), "JPEG", exif=exif_with_orientation(6)),
+    ]
+    files = []
+    for number in range(600):
+        damaged = bytearray(jpegs[number % len(jpegs)])
+        for position in rng.integers(2, len(damaged), rng.choice([1, 3])):
+            damaged[position] = rng.integers(0, 256)
+        if number % 4 == 0:
+            position = int(rng.integers(2, len(damaged)))
+            damaged[position:position] = bytes((0xFF, rng.integers(0, 256)))
+        files.append(
+            bytes(damaged[: rng.integers(2, len(damaged))] if number % 5 == 0 else damaged)
+        )
+    was_decoded = count_direct(monkeypatch)
+    outcomes = [outcome(data) for data in files]
+    assert any(was_decoded) and not all(was_decoded)
+    monkeypatch.setattr(multimodal.image, "decode_jpeg", lambda *_: None)
+    assert outcomes == [outcome(data) for data in files]
 
 
 def jpeg_segment(marker: int, data: bytes) -> bytes:
