@@ -38,10 +38,17 @@ class PatchHandover:
     def take(self, key: str) -> torch.Tensor | None:
         """The patches, which are removed; None if they are not there yet."""
         path = str(self._directory / key)
+        patches = None
         try:
             patches = read_entry(path, _NAMESPACE, key, max_bytes=_MAX_BYTES)
-        except (OSError, DamagedEntry):
+        except OSError:
             return None
-        with suppress(OSError):
-            os.unlink(path)
+        except DamagedEntry:
+            pass
+        self.discard(key)
         return patches
+
+    def discard(self, key: str) -> None:
+        """Remove patches that nobody has taken, if there are any."""
+        with suppress(OSError):
+            os.unlink(self._directory / key)

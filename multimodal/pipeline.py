@@ -234,9 +234,10 @@ class MediaPipeline:
             num_bytes = media.frame_bytes + len(indices) * item_bytes
             yield self._join(key, num_bytes, self._video_threads, media, indices)
             return
+        num_bytes = media.frame_bytes + item_bytes
         for index in indices:
-            num_bytes = media.frame_bytes + item_bytes
             yield self._join(items[index].key, num_bytes, self._image_threads, media, (index,))
+            num_bytes = item_bytes  # the threads are few, so that few frames are raw at once
 
     def _join(
         self,
@@ -272,7 +273,9 @@ class MediaPipeline:
         assert isinstance(media.ref, VideoRef)
         patches: Patches = {}
         wanted = [_unique(media.item_frames[index]) for index in indices]
+        started_s = time.perf_counter()
         with self._decoder.open(media.ref.data, job.cancelled) as stream:
+            self._observe("decode", time.perf_counter() - started_s)
             decoded = stream.frames([frame for frames in wanted for frame in frames])
             for index, frames in zip(indices, wanted, strict=True):
                 with self._timed("decode"):

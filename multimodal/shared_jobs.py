@@ -26,7 +26,8 @@ class SharedJob:
         self.num_bytes = num_bytes
         self.num_holders = 0
         self.cancelled = threading.Event()
-        self._future = asyncio.wrap_future(threads.submit(self._run, work))
+        self._running = threads.submit(self._run, work)
+        self._future = asyncio.wrap_future(self._running)
         self._future.add_done_callback(_retrieve)
 
     def _run(self, work: Callable[["SharedJob"], Any]) -> Any:
@@ -42,9 +43,11 @@ class SharedJob:
         """What the work returns or raises. Cancelling this call does not end the work."""
         return await asyncio.shield(self._future)
 
-    async def end(self) -> None:
-        """Make the work stop, and wait until it has."""
+    def stop(self) -> None:
         self.cancelled.set()
+        self._running.cancel()  # if it still waits for a thread
+
+    async def ended(self) -> None:
         await asyncio.wait([self._future])
 
 
@@ -82,9 +85,9 @@ class SharedJobs:
         """Let jobs go. One that nobody else holds is ended first, and its bytes are given back."""
         left = [job for job in jobs if self._leave(job)]
         for job in left:
-            job.cancelled.set()
+            job.stop()
         for job in left:
-            await job.end()
+            await job.ended()
             self._give_back(job.num_bytes)
 
     def _leave(self, job: SharedJob) -> bool:

@@ -123,6 +123,9 @@ class VisionTiers:
     def num_bytes(self) -> Mapping[str, int]:
         return {tier.name: tier.num_bytes for tier in self._tiers}
 
+    def max_bytes(self) -> Mapping[str, int]:
+        return {tier.name: tier.max_bytes for tier in self._tiers}
+
     def load_bytes_per_s(self) -> Mapping[str, float | None]:
         return {tier.name: tier.load_bytes_per_s for tier in self._tiers}
 

@@ -80,7 +80,7 @@ class VisionCacheConnector(ECConnectorBase):
         if report.encoded_bytes:
             self._scheduler.observe_encoding(report.encoded_bytes, report.encoded_seconds)
         if report.pid != os.getpid():
-            self._scheduler.on_worker_counts(report.counts)
+            self._scheduler.on_worker_counts(report.counts, report.num_dropped)
 
     def take_unavailable_requests(self) -> set[str]:
         return self._scheduler.take_failed()

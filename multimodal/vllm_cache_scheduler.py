@@ -6,6 +6,7 @@ asked for them. Whatever is promised to the scheduler is verified and in memory.
 to the scheduler's thread; files are read by other threads, and no step waits for them.
 """
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,8 @@ from vllm.v1.request import Request, RequestStatus
 from multimodal.patch_handover import PatchHandover
 from multimodal.vision_tiers import VisionTiers
 from multimodal.vllm_input import grid_of, patches_of
+
+logger = logging.getLogger(__name__)
 
 _NUM_THREADS = 4
 _LOOK_INTERVAL_S = 0.002  # for patches that the server was asked for
@@ -93,6 +96,7 @@ class SchedulerCache:
         self._needed: list[str] = []
         self._num_retries = self._num_encoded = 0
         self._worker_counts: Mapping[str, Mapping[str, int]] = {}
+        self._worker_dropped = 0
         self._stats_at = 0.0
         self.is_on_device: Callable[[str], bool] = lambda key: False
         self.describe_device: Callable[[], dict[str, int]] = dict
@@ -136,8 +140,12 @@ class SchedulerCache:
         self._num_encoded += source == "encoded"
         self._sources[request.request_id][index] = source
 
-    def on_device_hit(self, request: Request, index: int) -> None:
-        self._sources[request.request_id].setdefault(index, "device")
+    def on_device_hit(self, request: Request, index: int) -> bool:
+        """Whether the item is new to the request, which may ask for it at every step."""
+        sources = self._sources[request.request_id]
+        is_new = index not in sources
+        sources.setdefault(index, "device")
+        return is_new
 
     def take_loads(self) -> StepLoads:
         loads, self._loads = self._loads, StepLoads()
@@ -167,9 +175,9 @@ class SchedulerCache:
             return None
         return {"sources": [sources.get(i, "prefix") for i in range(len(request.mm_features))]}
 
-    def on_worker_counts(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+    def on_worker_counts(self, counts: Mapping[str, Mapping[str, int]], num_dropped: int) -> None:
         """What the tiers of a worker in another process have counted."""
-        self._worker_counts = counts
+        self._worker_counts, self._worker_dropped = counts, num_dropped
 
     def observe_encoding(self, num_bytes: int, seconds: float) -> None:
         self._tiers.observe_encoding(num_bytes, seconds)
@@ -187,7 +195,7 @@ class SchedulerCache:
             "encoded": self._num_encoded,
             "device": self.describe_device(),
             "tiers": self._describe_tiers(),
-            "dropped": self._tiers.num_dropped,
+            "dropped": self._tiers.num_dropped + self._worker_dropped,
             "bypassed": sorted(self._tiers.bypassed),
             "encode_bytes_per_s": self._tiers.encode_bytes_per_s,
         }
@@ -235,8 +243,7 @@ class SchedulerCache:
         grid = grid_of(feature.data, feature.modality)
         fetch = _Fetch(key, num_rows, grid, num_rows * self.row_bytes)
         self._fetches[key] = fetch
-        if key not in self._carriers:
-            fetch.reading = self._threads.submit(self._load, key, num_rows)
+        fetch.reading = self._threads.submit(self._load, key, num_rows)
         return fetch
 
     def _advance(self, fetch: _Fetch) -> None:
@@ -281,7 +288,11 @@ class SchedulerCache:
     # ---- in other threads
 
     def _load(self, key: str, num_rows: int) -> Found | None:
-        entry = self._tiers.load(key)
+        try:
+            entry = self._tiers.load(key)
+        except Exception:  # the engine must not die of it
+            logger.exception("the vision cache cannot be read")
+            return None
         if entry is None:
             return None
         embedding = entry.embedding
@@ -299,8 +310,8 @@ class SchedulerCache:
 
     def _describe_tiers(self) -> dict[str, dict[str, float | None]]:
         described: dict[str, dict[str, float | None]] = {}
-        rates = self._tiers.load_bytes_per_s()
-        num_bytes = self._tiers.num_bytes()
+        rates, num_bytes = self._tiers.load_bytes_per_s(), self._tiers.num_bytes()
+        max_bytes = self._tiers.max_bytes()
         for name, counts in self._tiers.counts().items():
             elsewhere = self._worker_counts.get(name, {})
             total = {key: value + elsewhere.get(key, 0) for key, value in asdict(counts).items()}
@@ -308,6 +319,7 @@ class SchedulerCache:
             described[name] = {
                 **total,
                 "num_bytes": bytes_here,
+                "max_bytes": max_bytes[name],
                 "load_bytes_per_s": rates[name],
             }
         return described

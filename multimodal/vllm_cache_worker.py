@@ -28,6 +28,7 @@ class WorkerReport(ECConnectorWorkerMetadata):
     encoded_bytes: int
     encoded_seconds: float
     counts: Mapping[str, Mapping[str, int]]
+    num_dropped: int
 
     def aggregate(self, other: "ECConnectorWorkerMetadata") -> Self:
         """All ranks encode the same; the first one stores it."""
@@ -79,4 +80,4 @@ class WorkerCache:
             name: {**asdict(counts), "num_bytes": known[name]}
             for name, counts in self._tiers.counts().items()
         }
-        return WorkerReport(os.getpid(), num_bytes, seconds, counts)
+        return WorkerReport(os.getpid(), num_bytes, seconds, counts, self._tiers.num_dropped)

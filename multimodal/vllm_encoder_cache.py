@@ -43,11 +43,9 @@ class VisionEncoderCacheManager(EncoderCacheManager):
         }
 
     def check_and_update_cache(self, request: Request, input_id: int) -> bool:
-        is_new = input_id not in self.get_cached_input_ids(request)
         is_cached = super().check_and_update_cache(request, input_id)
-        if is_cached and is_new:
-            self._num_hits += 1
-            self._cache.on_device_hit(request, input_id)
+        if is_cached:
+            self._num_hits += self._cache.on_device_hit(request, input_id)
         return is_cached
 
     def can_allocate(

@@ -51,6 +51,6 @@ def _namespace(model: str, engine: EngineSettings, device: str) -> str:
             device=device,
             tensor_parallel_size=engine.tensor_parallel_size,
         )
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:  # without weights, or with damaged ones
         logger.warning("the vision cache will not outlive this process: %s", error)
         return secrets.token_hex(32)

@@ -26,6 +26,7 @@ class Supplied:
     def __init__(self, request: EngineRequest) -> None:
         self.request = request
         self.failure: Exception | None = None
+        self.has_ended = False
 
 
 class PatchSupply:
@@ -40,6 +41,7 @@ class PatchSupply:
         self._abort = abort
         self._by_key: defaultdict[str, list[Supplied]] = defaultdict(list)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._put: set[str] = set()  # keys whose patches may still lie there
 
     @contextmanager
     def serving(self, request: EngineRequest) -> Iterator[Supplied]:
@@ -51,17 +53,21 @@ class PatchSupply:
         try:
             yield supplied
         finally:
+            supplied.has_ended = True
             for key in keys:
                 self._by_key[key].remove(supplied)
                 if not self._by_key[key]:
                     del self._by_key[key]
+                    self._discard(key)
 
     def ask(self, keys: Collection[str]) -> None:
         """The engine needs the patches of these items. Returns at once."""
         wanted: defaultdict[Supplied, list[str]] = defaultdict(list)
         for key in keys:
-            if key in self._by_key:  # else the request has ended meanwhile
-                wanted[self._by_key[key][0]].append(key)
+            waiting = (supplied for supplied in self._by_key.get(key, ()) if not supplied.failure)
+            supplied = next(waiting, None)
+            if supplied is not None:  # else the request has ended meanwhile
+                wanted[supplied].append(key)
         for supplied, its_keys in wanted.items():
             task = asyncio.create_task(self._supply(supplied, its_keys))
             self._tasks.add(task)
@@ -70,20 +76,32 @@ class PatchSupply:
     async def _supply(self, supplied: Supplied, keys: Collection[str]) -> None:
         request = supplied.request
         try:
-            patches = await _load(request, keys)
+            patches = await _load(supplied, keys)
             for key in keys:
                 await asyncio.to_thread(self._handover.put, key, patches[key])
+                self._put.add(key)
+                if key not in self._by_key:
+                    self._discard(key)
         except Exception as error:
             logger.warning("request %s: patches cannot be had: %r", request.request_id, error)
             supplied.failure = error
             await self._abort(request.request_id)
+            self.ask(keys)  # of another request that waits for the same
+
+    def _discard(self, key: str) -> None:
+        """Nobody waits for these patches any more."""
+        if key in self._put:
+            self._put.discard(key)
+            self._handover.discard(key)
 
 
-async def _load(request: EngineRequest, keys: Collection[str]) -> Mapping[str, torch.Tensor]:
+async def _load(supplied: Supplied, keys: Collection[str]) -> Mapping[str, torch.Tensor]:
     """The request was accepted before: when there is no room for its media, it waits for some."""
-    async with asyncio.timeout(_MAX_WAIT_S):
-        while True:
-            try:
-                return await request.load_patches(keys)
-            except MediaOverload:
-                await asyncio.sleep(_RETRY_INTERVAL_S)
+    give_up_at = asyncio.get_running_loop().time() + _MAX_WAIT_S
+    while True:
+        try:
+            return await supplied.request.load_patches(keys)
+        except MediaOverload:
+            if supplied.has_ended or asyncio.get_running_loop().time() > give_up_at:
+                raise
+            await asyncio.sleep(_RETRY_INTERVAL_S)

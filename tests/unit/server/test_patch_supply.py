@@ -1,0 +1,253 @@
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+
+from multimodal.errors import MediaCorrupt, MediaOverload
+from multimodal.items import PlacedItem, VisualItem
+from multimodal.patch_handover import PatchHandover
+from server import patch_supply
+from server.engine import EngineRequest, SamplingOptions
+from server.patch_supply import PatchSupply
+
+KEYS = ["a" * 64, "b" * 64, "c" * 64]
+
+
+def make_patches(key: str) -> torch.Tensor:
+    return torch.full((16, 768), ord(key[0]), dtype=torch.uint8)
+
+
+class Loader:
+    """A request's `load_patches`: keeps what it was asked, and raises what it is told to."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.asked: list[list[str]] = []
+        self.failures = list(failures)
+        self.may_end = asyncio.Event()
+        self.may_end.set()
+
+    async def __call__(self, keys) -> dict[str, torch.Tensor]:
+        self.asked.append(list(keys))
+        await self.may_end.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        return {key: make_patches(key) for key in keys}
+
+
+def make_request(name: str, load_patches: Loader, keys: Sequence[str] = KEYS) -> EngineRequest:
+    items = tuple(
+        PlacedItem(VisualItem("image", key, 4, 4), 10 * position, 4)
+        for position, key in enumerate(keys)
+    )
+    return EngineRequest(name, (1, 2, 3), items, SamplingOptions(max_tokens=1), load_patches)
+
+
+@pytest.fixture
+def handover(tmp_path) -> PatchHandover:
+    return PatchHandover(str(tmp_path / "patches"))
+
+
+@pytest.fixture
+def aborted() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def supply(handover, aborted) -> PatchSupply:
+    async def abort(request_id: str) -> None:
+        aborted.append(request_id)
+
+    return PatchSupply(handover, abort)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not is_so():
+            await asyncio.sleep(0.001)
+
+
+async def taken(handover: PatchHandover, key: str) -> torch.Tensor:
+    found: list[torch.Tensor] = []
+
+    def is_there() -> bool:
+        patches = handover.take(key)
+        if patches is not None:
+            found.append(patches)
+        return bool(found)
+
+    await until(is_there)
+    return found[0]
+
+
+async def test_the_engine_gets_the_patches_that_it_asks_for(supply, handover, aborted):
+    loader = Loader()
+    with supply.serving(make_request("r", loader)) as supplied:
+        supply.ask([KEYS[0], KEYS[2]])
+        for key in (KEYS[0], KEYS[2]):
+            assert torch.equal(await taken(handover, key), make_patches(key))
+    assert loader.asked == [[KEYS[0], KEYS[2]]]
+    assert handover.take(KEYS[1]) is None
+    assert supplied.failure is None
+    assert aborted == []
+
+
+async def test_nothing_is_loaded_before_it_is_asked_for(supply):
+    loader = Loader()
+    with supply.serving(make_request("r", loader)):
+        supply.ask([])
+        await asyncio.sleep(0)
+    assert loader.asked == []
+
+
+async def test_nothing_is_loaded_that_nobody_waits_for(supply, handover):
+    waiting, ended = Loader(), Loader()
+    with supply.serving(make_request("ended", ended, [KEYS[1]])):
+        pass
+    with supply.serving(make_request("waiting", waiting, [KEYS[0]])):
+        supply.ask([KEYS[1], KEYS[2], KEYS[0]])
+        await taken(handover, KEYS[0])
+    assert waiting.asked == [[KEYS[0]]]
+    assert ended.asked == []
+
+
+async def test_the_items_of_several_requests_are_asked_of_each(supply, handover):
+    first, second = Loader(), Loader()
+    with (
+        supply.serving(make_request("first", first, KEYS[:1])),
+        supply.serving(make_request("second", second, KEYS[1:])),
+    ):
+        supply.ask(KEYS)
+        for key in KEYS:
+            await taken(handover, key)
+    assert (first.asked, second.asked) == ([KEYS[:1]], [KEYS[1:]])
+
+
+async def test_an_item_of_two_requests_is_loaded_once(supply, handover):
+    first, second = Loader(), Loader()
+    with supply.serving(make_request("first", first)), supply.serving(make_request("two", second)):
+        supply.ask([KEYS[0]])
+        await taken(handover, KEYS[0])
+    assert len(first.asked + second.asked) == 1
+
+
+async def test_a_request_that_remains_is_asked_when_the_other_has_ended(supply, handover):
+    first, second = Loader(), Loader()
+    with supply.serving(make_request("second", second)):
+        with supply.serving(make_request("first", first)):
+            pass
+        supply.ask([KEYS[0]])
+        await taken(handover, KEYS[0])
+    assert (first.asked, second.asked) == ([], [[KEYS[0]]])
+
+
+async def test_patches_that_nobody_waits_for_any_more_are_removed(supply, handover, tmp_path):
+    loader = Loader()
+    loader.may_end.clear()
+    with supply.serving(make_request("r", loader)):
+        supply.ask([KEYS[0]])
+        await until(lambda: loader.asked != [])
+    loader.may_end.set()
+    await until(lambda: not supply._tasks)
+    assert handover.take(KEYS[0]) is None
+
+
+async def test_patches_not_taken_before_the_end_are_removed(supply, handover):
+    with supply.serving(make_request("r", Loader())):
+        supply.ask([KEYS[0]])
+        await until(lambda: not supply._tasks)
+    assert handover.take(KEYS[0]) is None
+
+
+async def test_another_request_that_waits_for_the_same_item_is_asked_next(supply, handover):
+    failing, loader = Loader(OSError("disk full")), Loader()
+    with supply.serving(make_request("first", failing)) as first:
+        with supply.serving(make_request("second", loader)) as second:
+            supply.ask([KEYS[0]])
+            await taken(handover, KEYS[0])
+            assert (first.failure is None, second.failure) == (False, None)
+
+
+async def test_an_item_twice_in_a_request_is_served(supply, handover):
+    loader = Loader()
+    with supply.serving(make_request("r", loader, [KEYS[0], KEYS[0]])):
+        supply.ask([KEYS[0]])
+        await taken(handover, KEYS[0])
+    supply.ask([KEYS[0]])
+    await asyncio.sleep(0)
+    assert loader.asked == [[KEYS[0]]]
+
+
+async def test_the_same_item_may_be_asked_for_again(supply, handover):
+    loader = Loader()
+    with supply.serving(make_request("r", loader)):
+        for _ in range(2):
+            supply.ask([KEYS[0]])
+            await taken(handover, KEYS[0])
+    assert len(loader.asked) == 2
+
+
+async def test_a_request_whose_patches_cannot_be_had_is_aborted(supply, handover, aborted, caplog):
+    error = MediaCorrupt("the image cannot be decoded", "corrupt_image")
+    with supply.serving(make_request("r", Loader(error))) as supplied:
+        supply.ask([KEYS[0]])
+        await until(lambda: aborted != [])
+        assert supplied.failure is error
+    assert aborted == ["r"]
+    assert handover.take(KEYS[0]) is None
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+async def test_a_request_waits_for_room_for_its_patches(supply, handover, aborted, monkeypatch):
+    monkeypatch.setattr(patch_supply, "_RETRY_INTERVAL_S", 0.0)
+    loader = Loader(*[MediaOverload("too much", "overloaded")] * 3)
+    with supply.serving(make_request("r", loader)) as supplied:
+        supply.ask([KEYS[0]])
+        assert torch.equal(await taken(handover, KEYS[0]), make_patches(KEYS[0]))
+    assert len(loader.asked) == 4
+    assert (supplied.failure, aborted) == (None, [])
+
+
+async def test_a_request_does_not_wait_for_room_for_ever(supply, aborted, monkeypatch):
+    monkeypatch.setattr(patch_supply, "_MAX_WAIT_S", 0.01)
+    loader = Loader(*[MediaOverload("too much", "overloaded")] * 1000)
+    with supply.serving(make_request("r", loader)) as supplied:
+        supply.ask([KEYS[0]])
+        await until(lambda: aborted != [])
+        assert supplied.failure is not None
+
+
+async def test_a_request_whose_patches_cannot_be_written_is_aborted(
+    supply, handover, aborted, monkeypatch
+):
+    def fail(key, patches):
+        raise OSError("no space is left")
+
+    monkeypatch.setattr(handover, "put", fail)
+    with supply.serving(make_request("r", Loader())) as supplied:
+        supply.ask([KEYS[0]])
+        await until(lambda: aborted != [])
+        assert isinstance(supplied.failure, OSError)
+
+
+async def test_the_failure_of_one_request_does_not_disturb_another(supply, handover, aborted):
+    failing, working = Loader(ValueError("wrong")), Loader()
+    with (
+        supply.serving(make_request("failing", failing, KEYS[:1])),
+        supply.serving(make_request("working", working, KEYS[1:])) as supplied,
+    ):
+        supply.ask(KEYS[:2])
+        await taken(handover, KEYS[1])
+        await until(lambda: aborted != [])
+        assert supplied.failure is None
+    assert aborted == ["failing"]
+
+
+async def test_a_request_is_forgotten_however_it_ends(supply):
+    loader = Loader()
+    with pytest.raises(KeyError), supply.serving(make_request("r", loader)):
+        raise KeyError
+    supply.ask(KEYS)
+    await asyncio.sleep(0)
+    assert loader.asked == []
