@@ -26,6 +26,29 @@ class WorkerExtension:
             server = psutil.Process(pid)
             Thread(target=_end_after, args=(server,), name="server-watch", daemon=True).start()
 
+    def keep_seeds(self) -> None:
+        """Let requests with a seed survive a prefill in several steps on a CPU.
+
+        vLLM draws a token at the end of each step, and turns the request's generator back if the
+        prefill is not done. A CPU's generator cannot be turned back: the engine would end. So it is
+        taken away for that draw, whose token is dropped.
+        """
+        runner = self.model_runner
+        if runner.device.type != "cpu":
+            return
+        sample_tokens = runner.sample_tokens
+
+        def sample_without_dropped(grammar_output: Any) -> Any:
+            generators = runner.input_batch.generators
+            is_dropped = runner.discard_request_mask.np
+            kept = {row: generators.pop(row) for row in list(generators) if is_dropped[row]}
+            try:
+                return sample_tokens(grammar_output)
+            finally:
+                generators.update(kept)
+
+        runner.sample_tokens = sample_without_dropped
+
     def describe_model(self) -> str:
         """Module and name of the class that really runs, the proof that it is ours."""
         model_class = type(self.model_runner.get_model())

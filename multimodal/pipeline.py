@@ -32,7 +32,7 @@ from multimodal.shared_jobs import SharedJob, SharedJobs
 from multimodal.video import VideoDecoder
 from multimodal.visual_items import item_patches
 
-Stage = Literal["queue", "decode", "resize"]
+Stage = Literal["queue", "open", "decode", "resize"]
 Observe = Callable[[Stage, float], None]
 Patches = dict[str, torch.Tensor]  # by the items' keys
 
@@ -48,8 +48,8 @@ class MediaPipeline:
         namespace: keeps content keys of other weights apart (see `multimodal.keys`).
         num_workers: threads for images, and as many for videos, each with its decoding process.
         known: items whose patches need not be made.
-        observe: told the seconds that images and videos spent waiting for a thread, being decoded,
-            and being resized and cut; called from threads.
+        observe: told the seconds that images and videos spent waiting for a thread, being opened
+            (video files), decoded, and resized and cut; called from threads.
     """
 
     def __init__(
@@ -275,7 +275,7 @@ class MediaPipeline:
         wanted = [_unique(media.item_frames[index]) for index in indices]
         started_s = time.perf_counter()
         with self._decoder.open(media.ref.data, job.cancelled) as stream:
-            self._observe("decode", time.perf_counter() - started_s)
+            self._observe("open", time.perf_counter() - started_s)
             decoded = stream.frames([frame for frames in wanted for frame in frames])
             for index, frames in zip(indices, wanted, strict=True):
                 with self._timed("decode"):

@@ -108,7 +108,7 @@ class Metrics:
         )
         self._media_stage_s = Histogram(
             "qwen3vl_media_stage_seconds",
-            "Seconds of visual items: queue (for a thread), decode, resize; known ones have none.",
+            "Seconds of visual items: queue (for a thread), open, decode, resize; known ones none.",
             ("stage",),
             buckets=_STAGE_SECONDS,
             registry=registry,

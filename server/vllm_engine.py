@@ -179,6 +179,7 @@ async def start_engine(
     llm = await asyncio.to_thread(start, args, stat_loggers=[cache.make_logger])
     try:
         await llm.collective_rpc("end_with_server", args=(socket.gethostname(), os.getpid()))
+        await llm.collective_rpc("keep_seeds")
         implementation = (await llm.collective_rpc("describe_model"))[0]
         if not implementation.startswith("model_executor."):
             raise RuntimeError(

@@ -591,7 +591,12 @@ async def test_every_stage_of_new_items_is_observed(video: bytes) -> None:
     pipeline = make_pipeline(observe=observed)
     await pipeline.load([image_ref(), frames_ref(range(4)), video_ref(video, num_frames=6)])
     # an image, two pairs of listed frames, and a file that is opened once and has three pairs
-    assert observed.stages == {"queue": 1 + 2 + 1, "decode": 1 + 2 + 1 + 3, "resize": 1 + 2 + 3}
+    assert observed.stages == {
+        "queue": 1 + 2 + 1,
+        "open": 1,
+        "decode": 1 + 2 + 3,
+        "resize": 1 + 2 + 3,
+    }
     assert min(observed.seconds) >= 0
     await pipeline.close()
 

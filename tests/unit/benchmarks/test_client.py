@@ -1,0 +1,67 @@
+"""What counts as the first token of a stream, and what is refused."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from benchmarks.client import ChatClient, user
+
+ROLE = b'data: {"choices": [{"delta": {"role": "assistant", "content": ""}}]}\n\n'
+EMPTY_END = b'data: {"choices": [{"delta": {"content": ""}, "finish_reason": "length"}]}\n\n'
+USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 7}}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+@contextmanager
+def server(status: int, *events: bytes) -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"".join(events))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+
+
+def test_a_token_without_text_counts() -> None:
+    with server(200, ROLE, EMPTY_END, USAGE, DONE) as url, ChatClient(url) as client:
+        first = client.first_token([user("hello")])
+    assert first.seconds > 0
+    assert first.num_prompt_tokens == 7
+
+
+def test_the_role_alone_is_no_token() -> None:
+    with (
+        server(200, ROLE, DONE) as url,
+        ChatClient(url) as client,
+        pytest.raises(RuntimeError, match="without a token"),
+    ):
+        client.first_token([user("hello")])
+
+
+def test_a_refused_request_is_an_error() -> None:
+    with (
+        server(400, b"too long") as url,
+        ChatClient(url) as client,
+        pytest.raises(RuntimeError, match="HTTP 400: b'too long'"),
+    ):
+        client.first_token([user("hello")])
+
+
+def test_an_error_in_the_stream_is_an_error() -> None:
+    with (
+        server(200, b'data: {"error": {"message": "engine"}}\n\n') as url,
+        ChatClient(url) as client,
+        pytest.raises(RuntimeError, match="error in the stream"),
+    ):
+        client.first_token([user("hello")])
