@@ -116,7 +116,7 @@ class MediaPipeline:
         try:
             yield jobs
         finally:
-            await asyncio.shield(self._jobs.release(jobs))
+            await self._jobs.release(jobs)
 
     # ---- headers
 
@@ -308,7 +308,8 @@ def _with_patches(outline: LoadedMedia, patches: Patches) -> LoadedMedia:
 
 async def _results(running: Iterable[tuple[MediaRef, SharedJob]]) -> list[Any]:
     """The results in order, or the first failure."""
-    return await asyncio.gather(*(_result(ref, job) for ref, job in running))
+    waiting = [_result(ref, job) for ref, job in running]
+    return [await waiting[0]] if len(waiting) == 1 else await asyncio.gather(*waiting)
 
 
 async def _result(ref: MediaRef, job: SharedJob) -> Any:

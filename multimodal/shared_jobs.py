@@ -5,7 +5,7 @@ To be used from one event loop.
 
 import asyncio
 import threading
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -43,12 +43,17 @@ class SharedJob:
         """What the work returns or raises. Cancelling this call does not end the work."""
         return await asyncio.shield(self._future)
 
+    @property
+    def is_done(self) -> bool:
+        return self._future.done()
+
     def stop(self) -> None:
         self.cancelled.set()
         self._running.cancel()  # if it still waits for a thread
 
     async def ended(self) -> None:
-        await asyncio.wait([self._future])
+        if not self.is_done:
+            await asyncio.wait([self._future])
 
 
 class SharedJobs:
@@ -86,7 +91,14 @@ class SharedJobs:
         left = [job for job in jobs if self._leave(job)]
         for job in left:
             job.stop()
-        for job in left:
+        ending = self._end(left)
+        if all(job.is_done for job in left):
+            await ending  # at once; a task of its own would cost more than all else
+        else:
+            await asyncio.shield(ending)
+
+    async def _end(self, jobs: Sequence[SharedJob]) -> None:
+        for job in jobs:
             await job.ended()
             self._give_back(job.num_bytes)
 

@@ -3,13 +3,17 @@
 import asyncio
 import itertools
 from collections.abc import Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from multimodal.errors import MediaTooLarge, UnsupportedMedia
 from multimodal.items import FramesRef, ImageRef, MediaRef, VideoRef
+from server.body_data_url import BodyDataUrl
 from server.media_fetch import MediaFetcher, decode_data_url
 from server.messages import MediaSource
 from server.settings import MediaSettings
+
+_MAX_SHORT_CHARS = 1_000_000  # 0.1 ms of base64
 
 T = TypeVar("T")
 
@@ -55,6 +59,12 @@ def _check_counts(sources: Sequence[MediaSource], settings: MediaSettings) -> No
                 "too_many_media_urls",
                 source.param,
             )
+
+
+def _is_short(url: str) -> bool:
+    """Whether a thread would cost more than decoding does."""
+    num_chars = len(url.payload) if isinstance(url, BodyDataUrl) else len(url)
+    return num_chars <= _MAX_SHORT_CHARS
 
 
 def _is_data_url(url: str) -> bool:
@@ -110,9 +120,10 @@ class _RefLoader:
         max_bytes = min(max_bytes, max(remaining, 0))
         if _is_data_url(url):
             max_frames = self._settings.max_frames
-            decoded = await asyncio.to_thread(
+            decode = partial(
                 decode_data_url, url, max_bytes=max_bytes, max_frames=max_frames, param=param
             )
+            decoded = decode() if _is_short(url) else await asyncio.to_thread(decode)
             payloads = decoded.payloads
         else:
             payloads = (await self._fetcher.fetch(url, max_bytes=max_bytes, param=param),)
