@@ -13,19 +13,11 @@ import argparse
 import json
 import os
 import shlex
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import httpx
-
-_POLL_INTERVAL_S = 0.05
-_END_TIMEOUT_S = 60.0
+from benchmarks.servers import Launch, running
 
 
 def main() -> None:
@@ -56,56 +48,10 @@ def main() -> None:
 
 def measure_start(command: str, timeout_s: float) -> float:
     """Seconds until the server is ready. Raises: RuntimeError if it ends or takes too long."""
-    port = _free_port()
+    launch = Launch(shlex.split(command), os.environ)
     started = time.perf_counter()
-    with _running(command.replace("{port}", str(port))) as process:
-        while not _is_healthy(f"http://127.0.0.1:{port}/health"):
-            if process.poll() is not None:
-                raise RuntimeError(f"ended with status {process.returncode}: {command}")
-            if time.perf_counter() - started > timeout_s:
-                raise RuntimeError(f"not ready after {timeout_s:g} s: {command}")
-            time.sleep(_POLL_INTERVAL_S)
+    with running(launch, timeout_s):
         return time.perf_counter() - started
-
-
-@contextmanager
-def _running(command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A command in a process group of its own, which is ended as a whole."""
-    process = subprocess.Popen(
-        shlex.split(command),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(_END_TIMEOUT_S)
-        finally:
-            _kill_group(process.pid)
-
-
-def _kill_group(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # all of it has ended
-
-
-def _is_healthy(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=1.0, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ import openai
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.settings import ENV_PREFIX
+from server.settings import ENV_DELIMITER, ENV_PREFIX
 
 COMMAND = str(Path(sys.executable).with_name("qwen3vl-serve"))
 MODEL_NAME = "tiny"
+HOST_DIR = f"{ENV_PREFIX}CACHE{ENV_DELIMITER}HOST_DIR"
 _OPTIONS: Mapping[str, Any] = {
     "served_model_name": MODEL_NAME,
     "port": 0,
@@ -157,7 +158,7 @@ class ServerProcess:
 
 
 class RealServer(ServerProcess):
-    """`qwen3vl-serve serve MODEL` on a free port.
+    """`qwen3vl-serve serve MODEL` on a free port, with a vision cache of its own beside its log.
 
     Args:
         options: settings by name, `max_model_len=256` is `--max-model-len 256`.
@@ -175,7 +176,8 @@ class RealServer(ServerProcess):
         **options: Any,
     ) -> None:
         command = serve_command(str(model), **{**_OPTIONS, **options})
-        super().__init__(command, log_path, **variables)
+        host_dir = log_path.with_name(f"{log_path.name}.host")
+        super().__init__(command, log_path, **{HOST_DIR: str(host_dir), **variables})
 
     @property
     def engine_process(self) -> psutil.Process:
