@@ -204,6 +204,8 @@ class MediaPipeline:
         missing = {key for key in keys if not self._known.was_submitted(key)}
         if missing and self._known.has_tiers:  # a look into directories may take time
             missing -= await asyncio.to_thread(self._known.find_in_tiers, missing)
+            # another request may have made and submitted them meanwhile
+            missing = {key for key in missing if not self._known.was_submitted(key)}
         return missing
 
     # ---- pixels

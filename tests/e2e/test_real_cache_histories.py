@@ -62,7 +62,7 @@ class History:
         self._directories = {tier: folder / tier for tier in BUDGETS}
         self._folder = folder
         self._names: set[Path] = set()  # of all files that were damaged
-        self._unsent = list[Any]()
+        self._unsent: list[Any] = []
         self._requests = [self._draw_request() for _ in range(NUM_REQUESTS)]
         with ThreadPoolExecutor(MAX_AT_ONCE) as threads:
             self._expected = list(

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -609,4 +609,23 @@ async def test_known_items_are_not_observed() -> None:
     observed.stages.clear()
     await pipeline.load([image_ref()])
     assert observed.stages == {}
+    await pipeline.close()
+
+
+class SubmittedMeanwhile(KnownItems):
+    """While directories are looked into, another request submits what is looked for."""
+
+    has_tiers = True  # type: ignore[assignment]
+
+    def find_in_tiers(self, keys: Iterable[str]) -> set[str]:
+        for key in keys:
+            self._submitted[key] = None
+        return set()
+
+
+async def test_what_another_request_submits_meanwhile_is_not_decoded(decoded: list[bytes]) -> None:
+    pipeline = make_pipeline(SubmittedMeanwhile())
+    (media,) = await pipeline.load([image_ref()])
+    assert have_patches(media) == [False]
+    assert decoded == []
     await pipeline.close()
