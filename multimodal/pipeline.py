@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -234,38 +234,29 @@ class MediaPipeline:
         if isinstance(media.ref, VideoRef):
             key = (media.digest, *(items[index].key for index in indices))
             num_bytes = media.frame_bytes + len(indices) * item_bytes
-            yield self._join(key, num_bytes, self._video_threads, media, indices)
+            work = partial(self._decode_video, media, indices, time.perf_counter())
+            yield self._jobs.join(key, num_bytes, self._video_threads, work)
             return
         num_bytes = media.frame_bytes + item_bytes
         for index in indices:
-            yield self._join(items[index].key, num_bytes, self._image_threads, media, (index,))
+            work = partial(self._decode_item, media, index, time.perf_counter())
+            yield self._jobs.join(items[index].key, num_bytes, self._image_threads, work)
             num_bytes = item_bytes  # the threads are few, so that few frames are raw at once
 
-    def _join(
-        self,
-        key: object,
-        num_bytes: int,
-        threads: Executor,
-        media: PlannedMedia,
-        indices: Sequence[int],
-    ) -> SharedJob:
-        decode = self._decode_video if isinstance(media.ref, VideoRef) else self._decode_images
-        work = partial(decode, media, indices, time.perf_counter())
-        return self._jobs.join(key, num_bytes, threads, work)
-
-    def _decode_images(
-        self, media: PlannedMedia, indices: Sequence[int], submitted_s: float, job: SharedJob
+    def _decode_item(
+        self, media: PlannedMedia, index: int, submitted_s: float, job: SharedJob
     ) -> Patches:
         self._observe("queue", time.perf_counter() - submitted_s)
         ref = media.ref
         assert not isinstance(ref, VideoRef)
         files = (ref.data,) if isinstance(ref, ImageRef) else ref.frames
+        with self._timed("decode"):
+            rgb = [
+                decode_image(files[frame], self._limits)
+                for frame in _unique(media.item_frames[index])
+            ]
         patches: Patches = {}
-        for index in indices:
-            frames = _unique(media.item_frames[index])
-            with self._timed("decode"):
-                rgb = [decode_image(files[frame], self._limits) for frame in frames]
-            self._add_patches(patches, rgb, media.outline.items[index])
+        self._add_patches(patches, rgb, media.outline.items[index])
         return patches
 
     def _decode_video(

@@ -51,7 +51,7 @@ class WorkerCache:
             self.store(key, encoder_cache[key])
 
     def store(self, key: str, embedding: torch.Tensor) -> None:
-        """The first tier is written in the background, from a copy if it is on a GPU."""
+        """The tiers are written in the background, from a copy if the embedding is on a GPU."""
         if not self._stores or not _OUR_KEY.fullmatch(key):
             return
         if embedding.device.type == "cpu":

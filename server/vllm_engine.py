@@ -169,7 +169,10 @@ async def start_engine(
     run_folder = TemporaryDirectory(prefix="qwen3vl-serve-")
     device = "cpu" if _is_cpu(settings) else "cuda"
     handover_dir = Path(run_folder.name) / "patches"
-    cache = VisionCache(vision_cache_config(model, settings, cache_settings, device, handover_dir))
+    config = await asyncio.to_thread(  # it reads the vision weights
+        vision_cache_config, model, settings, cache_settings, device, handover_dir
+    )
+    cache = VisionCache(config)
     args = _engine_args(model, settings, cache.config, cache_settings.device_bytes)
     if _is_cpu(settings) and args.enforce_eager:
         _disable_compilation()
