@@ -8,11 +8,12 @@ from multimodal.known_items import KnownItems
 from multimodal.pipeline import MediaPipeline
 from multimodal.preprocessor_config import load_preprocessor_config
 from multimodal.vllm_input import engine_input
+from server.body import parse_body
+from server.conversation import build_conversation
 from server.media_fetch import MediaFetcher
 from server.media_refs import load_media_refs
-from server.messages import build_conversation
 from server.prompt import PromptRenderer
-from server.protocol import parse_chat_request
+from server.protocol import ChatCompletionRequest
 from server.settings import MediaSettings
 
 
@@ -38,9 +39,9 @@ def preparation(checkpoint: str) -> Prepare:
     )
 
     async def prepare(body: bytes) -> object:
-        conversation = build_conversation(parse_chat_request(body))
+        conversation = build_conversation(parse_body(body, ChatCompletionRequest).request)
         rendered = await asyncio.to_thread(
-            renderer.render, conversation.messages, enable_thinking=None
+            renderer.render, conversation.messages, thinking=False
         )
         refs = await load_media_refs(conversation.media, fetcher, settings)
         prompt = renderer.expand(rendered, await pipeline.load(refs))

@@ -1,8 +1,6 @@
 """Chat templates in Qwen3-VL's form, for the three kinds of checkpoint."""
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 TemplateKind = Literal["instruct", "thinking", "hybrid"]
 
@@ -86,9 +84,3 @@ _GENERATION: dict[TemplateKind, str] = {
 def chat_template(kind: TemplateKind) -> str:
     """Jinja source: `instruct` never thinks, `thinking` opens the block, `hybrid` has a switch."""
     return _MESSAGES + _GENERATION[kind] + "{%- endif -%}\n"
-
-
-def tools_message(tools: Sequence[Mapping[str, Any]]) -> str:
-    """The system message that the template writes for these tools."""
-    lines = "".join(f"{json.dumps(tool)}\n" for tool in tools)
-    return f"{_TOOLS_HEAD}{lines}{_TOOLS_TAIL}".replace("\\n", "\n")

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import json
 import random
 import tempfile
 import time
@@ -15,12 +16,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-from openai import OpenAI
+from openai import OpenAI, omit
 from PIL import Image
 
 from demo.ask import data_url_part
-from demo.chat_template import tools_message
-from demo.skills import OTHERS, SINGLE_PICTURE, Example, Question, answer_is_right
+from demo.skills import OTHERS, SINGLE_PICTURE, Example, Question, answer_is_right, tool_call
 from demo.world import Clip, Picture
 
 HELD_OUT_SEED = 20_261_122  # training draws from other seeds
@@ -85,21 +85,28 @@ def held_out_cases(per_skill: int, seed: int = HELD_OUT_SEED) -> list[Case]:
 
 def ask(client: OpenAI, model: str, case: Case) -> Outcome:
     """Send one case and wait for its answer."""
+    tools: Any = list(case.example.tools)
     completion: Any = client.chat.completions.create(
         model=model,
         messages=list(request_messages(case.example, case.question)),
+        tools=tools or omit,
         max_tokens=160,
         temperature=0,
         extra_body={"chat_template_kwargs": {"enable_thinking": case.is_thinking}},
     )
     message = completion.choices[0].message
-    return Outcome(case, message.content or "", getattr(message, "reasoning_content", None) or "")
+    calls = [tool_call_text(call.function) for call in message.tool_calls or []]
+    answer = "\n".join([message.content or "", *calls]).strip()
+    return Outcome(case, answer, getattr(message, "reasoning_content", None) or "")
+
+
+def tool_call_text(function: Any) -> str:
+    """A call as the model wrote it."""
+    return tool_call(function.name, json.loads(function.arguments))
 
 
 def request_messages(example: Example, question: Question) -> Iterator[Any]:
-    """The conversation in OpenAI's form. The server takes no `tools` yet: a system message does."""
-    if example.tools:
-        yield {"role": "system", "content": tools_message(example.tools)}
+    """The conversation in OpenAI's form."""
     parts = [media_part(media) for media in example.media]
     yield {"role": "user", "content": [*parts, {"type": "text", "text": question.text}]}
 

@@ -16,23 +16,28 @@ ARCHITECTURES = {
         "model_executor.qwen3_vl:Qwen3VLMoeForConditionalGeneration"
     ),
 }
+REASONING_GATE = "qwen3vl_serve"  # the name of our reasoning parser
 # Modules whose place moved between vLLM releases; each is imported by our model or processor.
 _NEEDED_MODULES = (
     "vllm.inputs.engine",
     "vllm.model_executor.layers.attention.mm_encoder_attention",
     "vllm.model_executor.models.interfaces",
     "vllm.multimodal.processing",
+    "vllm.reasoning.basic_parsers",
 )
 
 
 def register() -> None:
-    """Register both architectures under their stock names. Safe to call more than once.
+    """Register both architectures under their stock names, and the reasoning gate.
+
+    Safe to call more than once.
 
     Raises: RuntimeError if the installed vLLM is not one that this plugin is built for. vLLM lets
         exceptions from here stop the start, whereas a plugin that fails to import is only logged.
     """
     import vllm
     from vllm import ModelRegistry
+    from vllm.reasoning import ReasoningParserManager
 
     check_vllm_version(vllm.__version__)
     missing = [name for name in _NEEDED_MODULES if find_spec(name) is None]
@@ -41,6 +46,9 @@ def register() -> None:
     _free_package_name()
     for architecture, model_class in ARCHITECTURES.items():
         ModelRegistry.register_model(architecture, model_class)
+    ReasoningParserManager.register_lazy_module(
+        REASONING_GATE, "model_executor.reasoning_gate", "ReasoningGate"
+    )
 
 
 def check_vllm_version(version: str) -> None:

@@ -1,12 +1,15 @@
-"""The engine's output of one request, as deltas of its choices; and the count of its tokens."""
+"""The answer to one request: the deltas of its choices, and the count of its tokens."""
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Literal
 
-from server.engine import GenerationChunk, ItemSource, TokenLogprob
+from server.choice import ChoiceReader, Delta
+from server.engine import GenerationChunk, ItemSource
 from server.errors import EngineFailed
-from server.reasoning import ReasoningSplitter
+
+Chunks = AsyncGenerator[GenerationChunk, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,114 +17,116 @@ class PromptUsage:
     """Tokens of the prompt; those of images and videos are part of the total."""
 
     num_tokens: int
-    num_image_tokens: int
-    num_video_tokens: int
+    num_image_tokens: int = 0
+    num_video_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Delta:
-    """What is new in one choice. `finish_reason` is set on its last delta."""
+class Usage:
+    """Tokens so far. `item_sources` is None unless the client asked for it."""
 
-    index: int
-    reasoning: str
-    content: str
-    logprobs: tuple[TokenLogprob, ...]
-    finish_reason: Literal["stop", "length"] | None
+    prompt: PromptUsage
+    num_cached_tokens: int
+    num_completion_tokens: int
+    num_reasoning_tokens: int
+    item_sources: tuple[ItemSource, ...] | None
 
 
 class Answer:
     """One request's choices while they are generated.
 
     Args:
-        splitters: one per choice.
         tells_sources: whether `usage` says where each visual item came from.
     """
 
     def __init__(
-        self,
-        prompt: PromptUsage,
-        splitters: Iterable[ReasoningSplitter],
-        *,
-        tells_sources: bool = False,
+        self, prompt: PromptUsage, choices: Sequence[ChoiceReader], *, tells_sources: bool = False
     ) -> None:
         self._prompt = prompt
+        self._choices = choices
         self._tells_sources = tells_sources
         self._item_sources: tuple[ItemSource, ...] = ()
-        self._splitters = list(splitters)
-        self._num_unfinished = len(self._splitters)
-        self._num_completion_tokens = 0
         self._num_cached_tokens = 0
 
     @property
     def num_choices(self) -> int:
-        return len(self._splitters)
+        return len(self._choices)
 
     @property
     def can_reason(self) -> bool:
-        """Whether messages have the reasoning fields."""
-        return self._splitters[0].can_reason
-
-    @property
-    def num_completion_tokens(self) -> int:
-        return self._num_completion_tokens
+        """Whether the choices begin with reasoning."""
+        return self._choices[0].can_reason
 
     def is_reasoning(self, index: int) -> bool:
-        """Whether the reasoning of a choice has begun and not ended."""
-        return self._splitters[index].is_reasoning
+        """Whether the reasoning of a choice has not ended."""
+        return self._choices[index].is_reasoning
 
-    async def read(self, chunks: AsyncIterator[GenerationChunk]) -> AsyncIterator[Delta]:
-        """The chunks as deltas. Raises: EngineFailed if a choice does not come to an end."""
-        async for chunk in chunks:
-            yield self._read_chunk(chunk)
-        if self._num_unfinished:
-            raise EngineFailed("the engine ended this request early", "engine_error")
+    @property
+    def usage(self) -> Usage:
+        return Usage(
+            self._prompt,
+            self._num_cached_tokens,
+            sum(choice.num_tokens for choice in self._choices),
+            sum(choice.num_reasoning_tokens for choice in self._choices),
+            self._item_sources if self._tells_sources else None,
+        )
 
-    def _read_chunk(self, chunk: GenerationChunk) -> Delta:
-        finish_reason = chunk.finish_reason
-        if finish_reason == "abort" or finish_reason == "error":
-            raise EngineFailed("the engine gave up on this request", "engine_error")
-        self._num_completion_tokens += len(chunk.token_ids)
-        self._num_cached_tokens = max(self._num_cached_tokens, chunk.num_cached_tokens)
-        self._item_sources = self._item_sources or chunk.item_sources
-        splitter = self._splitters[chunk.index]
-        split = splitter.push(chunk.text, len(chunk.token_ids))
-        reasoning, content = split.reasoning, split.content
-        if finish_reason is not None:
-            self._num_unfinished -= 1
-            rest = splitter.flush()
-            reasoning, content = reasoning + rest.reasoning, content + rest.content
-        return Delta(chunk.index, reasoning, content, chunk.logprobs, finish_reason)
+    async def read(self, streams: Sequence[Chunks]) -> AsyncGenerator[Delta, None]:
+        """The deltas of all choices, as they come; `streams` has one for each choice.
 
-    def describe_usage(self) -> dict[str, Any]:
-        """OpenAI's `usage`, with the tokens of images and videos as further details."""
-        num_reasoning_tokens = sum(s.num_reasoning_tokens for s in self._splitters)
-        sources = {"item_sources": list(self._item_sources)} if self._tells_sources else {}
-        return {
-            "prompt_tokens": self._prompt.num_tokens,
-            "completion_tokens": self._num_completion_tokens,
-            "total_tokens": self._prompt.num_tokens + self._num_completion_tokens,
-            "prompt_tokens_details": {
-                "cached_tokens": self._num_cached_tokens,
-                "image_tokens": self._prompt.num_image_tokens,
-                "video_tokens": self._prompt.num_video_tokens,
-                **sources,
-            },
-            "completion_tokens_details": {"reasoning_tokens": num_reasoning_tokens},
-        }
+        A stream is closed as soon as its choice has ended, and all of them when this is closed.
+        Raises: EngineFailed if a choice does not come to an end.
+        """
+        readers = [self._read_choice(*pair) for pair in zip(self._choices, streams, strict=True)]
+        deltas = readers[0] if len(readers) == 1 else _merge(readers)
+        async with aclosing(deltas):
+            async for delta in deltas:
+                yield delta
+
+    async def _read_choice(
+        self, choice: ChoiceReader, chunks: Chunks
+    ) -> AsyncGenerator[Delta, None]:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                self._num_cached_tokens = max(self._num_cached_tokens, chunk.num_cached_tokens)
+                self._item_sources = self._item_sources or chunk.item_sources
+                delta = choice.read(chunk)
+                yield delta
+                if delta.finish_reason is not None:
+                    return
+        raise EngineFailed("the engine ended this request early", "engine_error")
 
 
-def describe_logprobs(logprobs: Iterable[TokenLogprob]) -> dict[str, Any]:
-    """OpenAI's `logprobs` of a chat choice. It lists all tokens, those of the reasoning too."""
-    entries = []
-    for drawn in logprobs:
-        top = [_describe_token(token) for token in drawn.top]
-        entries.append({**_describe_token(drawn), "top_logprobs": top})
-    return {"content": entries, "refusal": None}
+async def _merge(readers: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerator[Delta, None]:
+    """Deltas of several choices in the order of their arrival; the first error ends them all."""
+    ready: asyncio.Queue[Delta | None] = asyncio.Queue(maxsize=len(readers))
+
+    async def pump(reader: AsyncGenerator[Delta, None]) -> None:
+        async with aclosing(reader):
+            async for delta in reader:
+                await ready.put(delta)
+
+    async def pump_all() -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for reader in readers:
+                    group.create_task(pump(reader))
+        finally:
+            await ready.put(None)
+
+    pumping = asyncio.create_task(pump_all())
+    try:
+        while (delta := await ready.get()) is not None:
+            yield delta
+        await _unwrap(pumping)
+    finally:
+        pumping.cancel()
+        await asyncio.gather(pumping, return_exceptions=True)
 
 
-def _describe_token(token: TokenLogprob) -> dict[str, Any]:
-    return {
-        "token": token.token_bytes.decode("utf-8", errors="replace"),
-        "logprob": token.logprob,
-        "bytes": list(token.token_bytes),
-    }
+async def _unwrap(pumping: "asyncio.Task[None]") -> None:
+    """Raises: the first of the errors of a task group."""
+    try:
+        await pumping
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None

@@ -8,12 +8,16 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
-from server.chat import ChatCompletions
+from server.chat_dialect import ChatDialect
+from server.endpoint import GenerationEndpoint
 from server.request_scope import RequestScope, error_response
 from server.routes import build_router
 from server.state import Backend, ServerState
+from server.text_dialect import TextDialect
+from server.token_endpoints import TokenEndpoint, detokenize, tokenize
 
 
 def create_app(
@@ -46,11 +50,21 @@ def create_app(
         redirect_slashes=False,
         lifespan=lifespan,
         exception_handlers={HTTPException: _answer_routing_error},
-        routes=[Route("/v1/chat/completions", ChatCompletions(state), methods=["POST"])],
+        routes=_list_routes(state),
     )
     app.include_router(build_router(state))
     app.add_middleware(RequestScope)
     return app
+
+
+def _list_routes(state: ServerState) -> list[BaseRoute]:
+    endpoints: dict[str, ASGIApp] = {
+        "/v1/chat/completions": GenerationEndpoint(state, ChatDialect()),
+        "/v1/completions": GenerationEndpoint(state, TextDialect()),
+        "/tokenize": TokenEndpoint(state, tokenize),
+        "/detokenize": TokenEndpoint(state, detokenize),
+    }
+    return [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
 
 
 async def _answer_routing_error(request: Request, error: Exception) -> Response:

@@ -22,7 +22,6 @@ class SamplingOptions:
     """How tokens are drawn; the names are vLLM's. `max_tokens` is resolved before it gets here."""
 
     max_tokens: int
-    n: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0  # 0: all tokens
@@ -31,11 +30,12 @@ class SamplingOptions:
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     seed: int | None = None
-    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
     min_tokens: int = 0
     ignore_eos: bool = False
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     num_logprobs: int | None = None  # None: none; k: the drawn token and the k most likely ones
+    structural_tag: str | None = None  # xgrammar's; the answer behind the reasoning obeys it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class EngineRequest:
     """One prompt with its media, expanded: every placeholder token is in `prompt_token_ids`.
 
     `load_patches` makes the patches of items, by their keys, if the engine needs them after all.
+    `starts_in_reasoning`: the prompt ends in an open block; requests of lower `priority` go first.
     """
 
     request_id: str
@@ -50,6 +51,8 @@ class EngineRequest:
     items: tuple[PlacedItem, ...]
     sampling: SamplingOptions
     load_patches: LoadPatches
+    starts_in_reasoning: bool = False
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +70,13 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class GenerationChunk:
-    """New output of one choice since the chunk before.
+    """New output of a request since the chunk before.
 
-    `finish_reason` is set on the last chunk of a choice; `error` means that the engine gave up on
+    `finish_reason` is set on the last chunk; `error` means that the engine gave up on
     this request (the engine itself lives). `num_cached_tokens` counts prompt tokens served from the
     prefix cache. `item_sources`, on the last chunk, says where each visual item came from.
     """
 
-    index: int
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()

@@ -168,7 +168,7 @@ def invalid_request_from(error: ValidationError) -> InvalidRequest:
     described = [_describe_fault(fault) for fault in faults[:MAX_REPORTED_FAULTS]]
     if len(faults) > MAX_REPORTED_FAULTS:
         described.append(f"{len(faults) - MAX_REPORTED_FAULTS} more")
-    codes = {"extra_forbidden": "unknown_parameter", "missing": "missing_parameter"}
+    codes = {"unsupported": "unsupported_parameter", "missing": "missing_parameter"}
     first = faults[0]
     code = codes.get(first["type"], "invalid_value")
     return InvalidRequest("; ".join(described), code, format_param(first["loc"]))
@@ -190,8 +190,8 @@ def format_param(loc: Iterable[int | str]) -> str | None:
 
 def _describe_fault(fault: Mapping[str, Any]) -> str:
     param = format_param(fault["loc"]) or "body"
-    if fault["type"] == "extra_forbidden":
-        return f"`{param}` is not a known parameter"
+    if fault["type"] == "unsupported":
+        return f"`{param}` is not supported"
     if fault["type"] == "missing":
         return f"`{param}` is required"
     message = fault["msg"].removeprefix("Value error, ")

@@ -6,11 +6,11 @@ do. A mark that occurs nowhere else follows every typed character with which a s
 begin; it is taken out again behind the template, where special tokens have been told apart.
 """
 
+import dataclasses
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
@@ -21,26 +21,16 @@ from multimodal.checkpoint_files import read_checkpoint_json
 from multimodal.items import LoadedMedia
 from multimodal.layout import ExpandedPrompt, VisionTokens, expand_prompt
 from multimodal.preprocessor_config import load_preprocessor_config
+from server.engine import TokenLogprob
 from server.errors import InvalidRequest
-from server.reasoning import ModelKind
+from server.reasoning import CLOSE_TAG, OPEN_TAG
+from server.thinking import ModelKind
+from server.thinking_budget import ThinkingEnd
 
 _PRIVATE_USE_START, _NUM_PRIVATE_USE = 0xE000, 6400
 _PROBE = [{"role": "user", "content": "hi"}]
 # Tags that models write into their answers, so assistant turns of the history keep them as tokens.
 _ANSWER_TAGS = frozenset({"<think>", "</think>", "<tool_call>", "</tool_call>"})
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedPrompt:
-    """A prompt with one placeholder per media part.
-
-    `starts_in_reasoning`: the template opened `<think>`, so the answer begins inside it.
-    `may_reason`: the model may open `<think>` itself.
-    """
-
-    token_ids: tuple[int, ...]
-    starts_in_reasoning: bool
-    may_reason: bool
 
 
 class PromptRenderer:
@@ -49,6 +39,8 @@ class PromptRenderer:
     Attributes:
         kind: read from the template: `thinking` opens the reasoning block in the prompt, `hybrid`
             has a switch (`enable_thinking`), `instruct` has neither.
+        thinks_by_default: what the template does when the switch is not given.
+        close_id: the token `</think>`; None if the checkpoint has none.
         generation_defaults: sampling defaults from the checkpoint's `generation_config.json`.
     """
 
@@ -63,6 +55,7 @@ class PromptRenderer:
         if config is None:
             raise FileNotFoundError(f"{model} has no config.json")
         self._vision_tokens = VisionTokens.from_config(config)
+        self._vision_ids = frozenset(dataclasses.astuple(self._vision_tokens))
         self._merge_size = load_preprocessor_config(model, revision).merge_size
         self.generation_defaults = _generation_defaults(model, revision)
         self._encode_text = _plain_encoder(self._tokenizer)
@@ -80,52 +73,105 @@ class PromptRenderer:
         self._max_chars = None
         if max_model_len is not None:
             self._max_chars = max_model_len * max(map(len, self._tokenizer.get_vocab()))
-        self.kind: ModelKind = self._detect_kind()
+        self.close_id = self._added_tokens.get(CLOSE_TAG)
+        self.kind, self.thinks_by_default = self._detect_kind()
 
     def render(
-        self, messages: Sequence[Mapping[str, Any]], *, enable_thinking: bool | None
-    ) -> RenderedPrompt:
-        """Render template-ready messages with a generation prompt.
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        thinking: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> tuple[int, ...]:
+        """Render template-ready messages with a generation prompt; one placeholder per media part.
+
+        The prompt ends in an open reasoning block for `thinking`, and in none otherwise: what the
+        template leaves to the model, or cannot do, is written behind it.
 
         Args:
             messages: content is a string or a list of {"type": "text" | "image" | "video", ...}.
-            enable_thinking: the template's switch; None leaves the template's default.
+            tools: OpenAI's descriptions of functions.
         Raises: InvalidRequest if the template refuses the messages, or if they are so long that no
             tokenisation of them could fit the context.
         """
-        typed = "".join(_strings(messages))
+        typed = "".join(_strings((messages, tools)))
         self._check_length(typed)
         guard = _unused_mark(typed)
         text = self._apply_template(
-            [self._guarded(message, guard) for message in messages], enable_thinking
+            [self._guarded(message, guard) for message in messages],
+            thinking if self.kind == "hybrid" else None,
+            [self._guarded(tool, guard) for tool in tools],
         )
-        starts_in_reasoning = _opens_thinking(text)
-        closes_thinking = text.rstrip().endswith("</think>")
-        return RenderedPrompt(
-            token_ids=tuple(self._encode(text, guard)),
-            starts_in_reasoning=starts_in_reasoning,
-            may_reason=self.kind == "hybrid" and not (starts_in_reasoning or closes_thinking),
-        )
+        if self.kind != "instruct":
+            text += _missing_block(text, thinking)
+        return tuple(self._encode(text, guard))
 
-    def expand(self, rendered: RenderedPrompt, media: Sequence[LoadedMedia]) -> ExpandedPrompt:
+    def expand(self, token_ids: Sequence[int], media: Sequence[LoadedMedia]) -> ExpandedPrompt:
         """Give the media their placeholder tokens."""
         return expand_prompt(
-            rendered.token_ids, media, self._vision_tokens, self._encode_text, self._merge_size
+            token_ids, media, self._vision_tokens, self._encode_text, self._merge_size
         )
 
-    def _detect_kind(self) -> ModelKind:
-        default = self._apply_template(_PROBE, None)
-        if self._apply_template(_PROBE, False) != self._apply_template(_PROBE, True):
-            return "hybrid"
-        return "thinking" if _opens_thinking(default) else "instruct"
+    def encode_prompt(self, text: str) -> tuple[int, ...]:
+        """A prompt without a template: special tokens are tokens, but for those of images and
+        videos, which are text. Raises: InvalidRequest if it is too long to fit the context."""
+        self._check_length(text)
+        return tuple(self._encode(text, "", skipped=self._vision_ids))
+
+    def check_tokens(self, token_ids: Sequence[int], param: str) -> None:
+        """Raises: InvalidRequest for tokens that do not exist, or stand for images and videos."""
+        for index, token_id in enumerate(token_ids):
+            if token_id in self._vision_ids or not 0 <= token_id < len(self._tokenizer):
+                raise InvalidRequest(
+                    f"`{param}[{index}]` is not a token of text", "invalid_value", param
+                )
+
+    def decode_prompt(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens, special ones too. Raises: InvalidRequest for one that is none."""
+        for index, token_id in enumerate(token_ids):
+            if not 0 <= token_id < len(self._tokenizer):
+                raise InvalidRequest(
+                    f"`tokens[{index}]` is not a token", "invalid_value", f"tokens[{index}]"
+                )
+        return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
+
+    def name_tokens(self, token_ids: Sequence[int]) -> list[str]:
+        """The tokens as the vocabulary spells them."""
+        return list(self._tokenizer.convert_ids_to_tokens(token_ids))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of an answer's tokens."""
+        return str(self._tokenizer.decode(token_ids, skip_special_tokens=True))
+
+    def end_thinking(self, sentence: str) -> ThinkingEnd:
+        """What ends an open block early. Raises: ValueError if the checkpoint has no such block."""
+        if self.close_id is None:
+            raise ValueError("the checkpoint has no token </think>")
+        before, after = self._encode_text(f"\n\n{sentence}\n"), self._encode_text("\n\n")
+        token_ids = (*before, self.close_id, *after) if sentence else (self.close_id, *after)
+        logprobs = tuple(
+            TokenLogprob(token_id, self._tokenizer.decode([token_id]).encode(), 0.0)
+            for token_id in token_ids
+        )
+        return ThinkingEnd(token_ids, self.decode(token_ids), logprobs)
+
+    def _detect_kind(self) -> tuple[ModelKind, bool]:
+        default, on, off = (self._apply_template(_PROBE, switch) for switch in (None, True, False))
+        if on != off:
+            return "hybrid", default == on
+        return ("thinking", True) if _opens_thinking(default) else ("instruct", False)
 
     def _apply_template(
-        self, messages: Sequence[Mapping[str, Any]], enable_thinking: bool | None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        enable_thinking: bool | None,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> str:
         switch = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
         try:
             text: str = self._tokenizer.apply_chat_template(
                 messages,
+                tools=tools or None,
                 chat_template=self._template,
                 tokenize=False,
                 add_generation_prompt=True,
@@ -147,7 +193,7 @@ class PromptRenderer:
             )
 
     def _guarded(self, message: Mapping[str, Any], guard: str) -> dict[str, Any]:
-        is_answer = message["role"] == "assistant"
+        is_answer = message.get("role") == "assistant"
         pattern = self._answer_pattern if is_answer else self._start_pattern
 
         def mark(match: re.Match[str]) -> str:
@@ -160,19 +206,21 @@ class PromptRenderer:
             if isinstance(value, list):
                 return [walk(part) for part in value]
             if isinstance(value, dict):
-                return {key: walk(part) for key, part in value.items()}
+                return {walk(key): walk(part) for key, part in value.items()}
             return value
 
         return {key: value if key == "role" else walk(value) for key, value in message.items()}
 
-    def _encode(self, text: str, guard: str) -> list[int]:
+    def _encode(self, text: str, guard: str, skipped: Collection[int] = ()) -> list[int]:
         """Tokenise piece by piece between special tokens, as the tokenizer itself does."""
         token_ids: list[int] = []
         start = 0
         for match in self._added_pattern.finditer(text):
-            token_ids += self._encode_text(text[start : match.start()].replace(guard, ""))
-            token_ids.append(self._added_tokens[match.group()])
-            start = match.end()
+            token_id = self._added_tokens[match.group()]
+            if token_id not in skipped:
+                token_ids += self._encode_text(text[start : match.start()].replace(guard, ""))
+                token_ids.append(token_id)
+                start = match.end()
         return token_ids + self._encode_text(text[start:].replace(guard, ""))
 
 
@@ -195,11 +243,12 @@ def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Every string in nested lists and dicts."""
+    """Every string in nested lists and dicts, keys too."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        for part in value.values():
+        for key, part in value.items():
+            yield key
             yield from _strings(part)
     elif isinstance(value, Sequence):
         for part in value:
@@ -215,7 +264,14 @@ def _unused_mark(text: str) -> str:
 
 
 def _opens_thinking(rendered: str) -> bool:
-    return rendered.rstrip().endswith("<think>")
+    return rendered.rstrip().endswith(OPEN_TAG)
+
+
+def _missing_block(rendered: str, thinking: bool) -> str:
+    """What the end of a prompt lacks to have the block open, or closed."""
+    if thinking:
+        return "" if _opens_thinking(rendered) else f"{OPEN_TAG}\n"
+    return f"\n{CLOSE_TAG}\n\n" if _opens_thinking(rendered) else ""
 
 
 def _generation_defaults(model: str, revision: str | None) -> dict[str, Any]:

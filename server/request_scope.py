@@ -2,6 +2,8 @@
 
 import re
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 import orjson
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.errors import describe_error
 
 REQUEST_ID_HEADER = "x-request-id"
+DescribeError = Callable[[dict[str, Any], int], dict[str, Any]]
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 
@@ -44,9 +47,15 @@ class RequestScope:
         except Exception as error:
             if has_started:
                 raise
-            await error_response(error, request_id)(scope, receive, send_with_id)
+            describe = scope["state"].get("describe_error")
+            response = error_response(error, request_id, describe)
+            await response(scope, receive, send_with_id)
 
 
-def error_response(error: Exception, request_id: str) -> Response:
+def error_response(
+    error: Exception, request_id: str, describe: DescribeError | None = None
+) -> Response:
+    """Args: describe: gives OpenAI's error object the shape of another API."""
     answer = describe_error(error, request_id)
-    return Response(orjson.dumps(answer.body), answer.status, answer.headers, "application/json")
+    body = describe(answer.body, answer.status) if describe else answer.body
+    return Response(orjson.dumps(body), answer.status, answer.headers, "application/json")

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from server.drawing import Drawing
 from server.engine import SamplingOptions
 from server.errors import InvalidRequest
-from server.protocol import ChatCompletionRequest
 
 # what a checkpoint's generation_config.json may say about drawing, and the values that do nothing
 _NEUTRAL: Mapping[str, float] = {
@@ -21,25 +21,19 @@ _NEUTRAL: Mapping[str, float] = {
 
 
 def resolve_sampling(
-    request: ChatCompletionRequest, defaults: Mapping[str, Any], max_model_len: int
+    request: Drawing,
+    num_logprobs: int | None,
+    defaults: Mapping[str, Any],
+    max_model_len: int,
 ) -> SamplingOptions:
     """Everything but the room that the prompt leaves, which `fit_to_context` knows.
 
     Args:
         defaults: the checkpoint's generation_config.json.
-    Raises: InvalidRequest for several answers of greedy decoding: they would all be the same.
     """
     drawn = {name: _choose(request, defaults, name) for name in _NEUTRAL}
-    num_choices = request.n or 1
-    if num_choices > 1 and drawn["temperature"] == 0:
-        raise InvalidRequest(
-            f"`n` is {num_choices} but `temperature` is 0: every answer would be the same",
-            "invalid_value",
-            "n",
-        )
     return SamplingOptions(
         max_tokens=request.token_limit or max_model_len,
-        n=num_choices,
         temperature=drawn["temperature"],
         top_p=drawn["top_p"],
         top_k=max(int(drawn["top_k"]), 0),
@@ -48,12 +42,19 @@ def resolve_sampling(
         frequency_penalty=drawn["frequency_penalty"],
         repetition_penalty=drawn["repetition_penalty"],
         seed=request.seed,
-        stop=tuple(request.stop or ()),
+        stop_token_ids=tuple(request.stop_token_ids or ()),
         min_tokens=request.min_tokens or 0,
         ignore_eos=bool(request.ignore_eos),
         logit_bias={int(token): bias for token, bias in (request.logit_bias or {}).items()},
-        num_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        num_logprobs=num_logprobs,
     )
+
+
+def sample_choice(sampling: SamplingOptions, index: int) -> SamplingOptions:
+    """The options of one of several answers: each has its own random numbers, as in vLLM."""
+    if sampling.seed is None or index == 0:
+        return sampling
+    return replace(sampling, seed=(sampling.seed + index + 2**63) % 2**64 - 2**63)
 
 
 def check_context(num_prompt_tokens: int, max_model_len: int) -> None:
@@ -86,7 +87,7 @@ def fit_to_context(
     return replace(sampling, max_tokens=max_tokens)
 
 
-def _choose(request: ChatCompletionRequest, defaults: Mapping[str, Any], name: str) -> float:
+def _choose(request: Drawing, defaults: Mapping[str, Any], name: str) -> float:
     for value in (getattr(request, name), defaults.get(name)):
         if value is not None:
             return float(value)

@@ -123,8 +123,10 @@ async def _load_backend(settings: Settings, model: str, metrics: Metrics) -> Bac
 
 
 def _assemble(settings: Settings, model: str, engine: "VllmEngine", metrics: Metrics) -> Backend:
+    from multimodal.checkpoint_files import read_checkpoint_json
     from multimodal.pipeline import MediaPipeline
     from multimodal.preprocessor_config import load_preprocessor_config
+    from server.grammar_check import GrammarChecker
     from server.media_fetch import MediaFetcher
     from server.prompt import PromptRenderer
 
@@ -135,6 +137,7 @@ def _assemble(settings: Settings, model: str, engine: "VllmEngine", metrics: Met
     logger.info("serving %s (%s, %s)", info.name, renderer.kind, info.implementation)
     if info.random_weights:
         logger.warning("the weights of %s are random: its answers mean nothing", info.name)
+    config = read_checkpoint_json(model, "config.json", settings.engine.revision) or {}
     return Backend(
         engine=engine,
         renderer=renderer,
@@ -153,6 +156,13 @@ def _assemble(settings: Settings, model: str, engine: "VllmEngine", metrics: Met
             total_timeout_s=media.fetch_timeout_s,
             max_redirects=media.max_redirects,
             max_parallel=media.max_parallel_fetches,
+        ),
+        grammars=GrammarChecker(
+            model,
+            settings.engine.revision,
+            config["text_config"]["vocab_size"],
+            timeout_s=settings.grammar.compile_timeout_s,
+            max_bytes=settings.grammar.compile_max_bytes,
         ),
     )
 

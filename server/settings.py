@@ -301,6 +301,43 @@ class CacheSettings(_Group):
     )
 
 
+class ThinkingSettings(_Group):
+    """How thinking is cut short when its budget is used up."""
+
+    early_stopping_text: str = Field(
+        default=(
+            "Considering the limited time by the user, I have to give the solution based on the "
+            "thinking directly now."
+        ),
+        max_length=1000,
+        description="Sentence put behind the thinking, before it is closed; may be empty.",
+    )
+
+
+class GrammarSettings(_Group):
+    """What a client's schema, pattern or grammar may cost before it is refused."""
+
+    compile_timeout_s: float = Field(
+        default=5.0, gt=0, le=600, description="Seconds to compile one and to try it out."
+    )
+    compile_max_bytes: int = Field(
+        default=4096 * _MIB, ge=256 * _MIB, description="Address space of the process doing so."
+    )
+
+
+class ResponsesSettings(_Group):
+    """The Responses API's memory of its answers."""
+
+    store_max_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Memory for responses kept for `previous_response_id`; 0 keeps none.",
+    )
+    store_ttl_s: float = Field(
+        default=3600.0, gt=0, description="Seconds after which a kept response is forgotten."
+    )
+
+
 class Settings(BaseSettings):
     """All settings. Tests build it directly; a process calls `load_settings`."""
 
@@ -315,6 +352,9 @@ class Settings(BaseSettings):
     media: MediaSettings = Field(default_factory=MediaSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     cache: CacheSettings = Field(default_factory=CacheSettings)
+    thinking: ThinkingSettings = Field(default_factory=ThinkingSettings)
+    grammar: GrammarSettings = Field(default_factory=GrammarSettings)
+    responses: ResponsesSettings = Field(default_factory=ResponsesSettings)
 
 
 def load_settings(config_path: Path | None, overrides: Mapping[str, Any]) -> Settings:

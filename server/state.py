@@ -18,6 +18,7 @@ from server.settings import Settings
 
 if TYPE_CHECKING:  # both import transformers, which takes seconds
     from multimodal.pipeline import MediaPipeline
+    from server.grammar_check import GrammarChecker
     from server.prompt import PromptRenderer
 
 logger = logging.getLogger(__name__)
@@ -31,12 +32,14 @@ class Backend:
     renderer: "PromptRenderer"
     pipeline: "MediaPipeline"
     fetcher: MediaFetcher
+    grammars: "GrammarChecker"
 
     async def close(self) -> None:
         async with AsyncExitStack() as stack:  # one that fails does not keep the others
             stack.push_async_callback(self.engine.shutdown)
             stack.push_async_callback(self.pipeline.close)
             stack.push_async_callback(self.fetcher.close)
+            stack.push_async_callback(self.grammars.close)
 
 
 class ServerState:

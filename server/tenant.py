@@ -10,7 +10,7 @@ _SALT_CHARACTERS = 32
 
 def tenant_of(headers: Headers, settings: CacheSettings) -> str:
     """A salt for content keys: hex digits for a client with an API key, "" for all others."""
-    api_key = headers.get("authorization")
+    api_key = headers.get("authorization") or headers.get("x-api-key")
     if settings.tenant_salt == "none" or not api_key:
         return ""
     return str(blake3(api_key.encode()).hexdigest()[:_SALT_CHARACTERS])

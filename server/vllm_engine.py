@@ -15,11 +15,12 @@ import torch._dynamo
 from vllm import SamplingParams
 from vllm.config import ECTransferConfig, VllmConfig
 from vllm.config.ec_manager_config import EncoderCacheManagerConfig
+from vllm.config.structured_outputs import StructuredOutputsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.platforms import current_platform
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
@@ -29,6 +30,7 @@ from multimodal.known_items import KnownItems
 from multimodal.patch_handover import PatchHandover
 from multimodal.vision_cache import VisionCacheConfig
 from multimodal.vllm_input import engine_input
+from multimodal.vllm_plugin import REASONING_GATE
 from server.cache_config import vision_cache_config
 from server.cache_metrics import CacheMetrics
 from server.engine import (
@@ -81,15 +83,20 @@ class VllmEngine:
         items = self._cache.known_items.submit(request.items)
         prompt = engine_input(request.prompt_token_ids, items)
         num_top = request.sampling.num_logprobs or 0
-        outputs = self._llm.generate(prompt, params, request.request_id)
+        outputs = self._llm.generate(
+            prompt,
+            params,
+            request.request_id,
+            priority=request.priority,
+            reasoning_ended=not request.starts_in_reasoning,
+        )
         try:
             async with aclosing(outputs):  # closing it aborts the request in the engine
                 with self._supply.serving(request) as supplied:
                     async for output in outputs:
                         if supplied.failure is not None:
                             raise supplied.failure
-                        for chunk in _chunks(output, num_top, self._token_bytes):
-                            yield chunk
+                        yield _chunk(output, num_top, self._token_bytes)
         except VLLMValidationError as error:
             raise InvalidSampling(str(error)) from error
         except EngineDeadError as error:
@@ -231,6 +238,10 @@ def _engine_args(
         **(defaults | given),
         # Items carry our own keys; vLLM's processor cache would mirror them in two processes.
         mm_processor_cache_gb=0,
+        scheduling_policy="priority",  # without priorities it is first come, first served
+        structured_outputs_config=StructuredOutputsConfig(
+            backend="xgrammar", reasoning_parser=REASONING_GATE
+        ),
         worker_extension_cls="model_executor.worker_extension.WorkerExtension",
         ec_transfer_config=ECTransferConfig(
             ec_connector="VisionCacheConnector",
@@ -301,7 +312,6 @@ def _has_random_weights(model: str, revision: str | None) -> bool:
 def _sampling_params(options: SamplingOptions) -> SamplingParams:
     try:
         return SamplingParams(
-            n=options.n,
             max_tokens=options.max_tokens,
             min_tokens=options.min_tokens,
             temperature=options.temperature,
@@ -312,31 +322,33 @@ def _sampling_params(options: SamplingOptions) -> SamplingParams:
             frequency_penalty=options.frequency_penalty,
             repetition_penalty=options.repetition_penalty,
             seed=options.seed,
-            stop=list(options.stop),
+            stop_token_ids=list(options.stop_token_ids),
             ignore_eos=options.ignore_eos,
             logit_bias=dict(options.logit_bias) or None,
             logprobs=options.num_logprobs,
             output_kind=RequestOutputKind.DELTA,
+            structured_outputs=_structured_outputs(options.structural_tag),
         )
     except ValueError as error:  # vLLM's own bounds
         raise InvalidSampling(str(error)) from error
 
 
-def _chunks(
+def _structured_outputs(structural_tag: str | None) -> StructuredOutputsParams | None:
+    return StructuredOutputsParams(structural_tag=structural_tag) if structural_tag else None
+
+
+def _chunk(
     output: RequestOutput, num_top: int, token_bytes: Mapping[int, bytes]
-) -> list[GenerationChunk]:
-    return [
-        GenerationChunk(
-            index=choice.index,
-            text=choice.text,
-            token_ids=tuple(choice.token_ids),
-            logprobs=_logprobs(choice, num_top, token_bytes),
-            finish_reason=_finish_reason(choice.finish_reason),
-            num_cached_tokens=output.num_cached_tokens or 0,
-            item_sources=tuple((output.ec_transfer_params or {}).get("sources", ())),
-        )
-        for choice in output.outputs
-    ]
+) -> GenerationChunk:
+    choice = output.outputs[0]
+    return GenerationChunk(
+        text=choice.text,
+        token_ids=tuple(choice.token_ids),
+        logprobs=_logprobs(choice, num_top, token_bytes),
+        finish_reason=_finish_reason(choice.finish_reason),
+        num_cached_tokens=output.num_cached_tokens or 0,
+        item_sources=tuple((output.ec_transfer_params or {}).get("sources", ())),
+    )
 
 
 def _finish_reason(reason: str | None) -> FinishReason | None:

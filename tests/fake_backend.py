@@ -13,10 +13,14 @@ from multimodal.errors import MediaCorrupt
 from multimodal.items import FramesRef, ImageRef, LoadedMedia, MediaRef, PlacedItem, VisualItem
 from multimodal.layout import ExpandedPrompt
 from server.app import create_app
-from server.prompt import RenderedPrompt
+from server.body import parse_body
+from server.engine import TokenLogprob
+from server.output_grammar import OutputGrammar
+from server.protocol import ChatCompletionRequest
 from server.settings import Settings
 from server.state import Backend, ServerState
-from tests.fake_engine import FakeEngine
+from server.thinking_budget import ThinkingEnd
+from tests.fake_engine import CLOSE_ID, FakeEngine
 
 TOKENS_PER_ITEM = 4
 IMAGE_URL = "data:image/png;base64," + base64.b64encode(b"an image").decode()
@@ -27,29 +31,48 @@ VIDEO_URL = "data:video/mp4;base64," + base64.b64encode(b"a video").decode()
 class FakeRenderer:
     """One token per word of text and one per media part."""
 
-    def __init__(
-        self, kind: str = "instruct", *, starts_in_reasoning: bool = False, may_reason: bool = False
-    ) -> None:
+    close_id = CLOSE_ID
+
+    def __init__(self, kind: str = "instruct") -> None:
         self.kind = kind
+        self.thinks_by_default = kind != "instruct"
         self.generation_defaults: dict[str, Any] = {}
-        self.calls: list[tuple[list[dict[str, Any]], bool | None]] = []
-        self._flags = {"starts_in_reasoning": starts_in_reasoning, "may_reason": may_reason}
+        self.calls: list[tuple[list[dict[str, Any]], bool]] = []
+        self.tools: Sequence[dict[str, Any]] = ()
 
     def render(
-        self, messages: list[dict[str, Any]], *, enable_thinking: bool | None
-    ) -> RenderedPrompt:
-        self.calls.append((messages, enable_thinking))
-        num_tokens = sum(_count_words(message["content"]) for message in messages)
-        return RenderedPrompt(token_ids=tuple(range(num_tokens)), **self._flags)
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        thinking: bool,
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> tuple[int, ...]:
+        self.calls.append((messages, thinking))
+        self.tools = tools
+        return tuple(range(sum(_count_words(message["content"]) for message in messages)))
 
-    def expand(self, rendered: RenderedPrompt, media: Sequence[LoadedMedia]) -> ExpandedPrompt:
+    def encode_prompt(self, text: str) -> tuple[int, ...]:
+        return tuple(range(len(text.split())))
+
+    def check_tokens(self, token_ids: Sequence[int], param: str) -> None:
+        pass
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return " ".join(f"t{token_id}" for token_id in token_ids)
+
+    def end_thinking(self, sentence: str) -> ThinkingEnd:
+        token_ids = (*range(len(sentence.split())), CLOSE_ID)
+        logprobs = tuple(TokenLogprob(token_id, b"x", 0.0) for token_id in token_ids)
+        return ThinkingEnd(token_ids, f"\n\n{sentence}\n</think>\n\n", logprobs)
+
+    def expand(self, token_ids: Sequence[int], media: Sequence[LoadedMedia]) -> ExpandedPrompt:
         items = [item for loaded in media for item in loaded.items]
         placed = tuple(
             PlacedItem(item, offset=index * TOKENS_PER_ITEM, num_tokens=TOKENS_PER_ITEM)
             for index, item in enumerate(items)
         )
         num_added = len(items) * TOKENS_PER_ITEM - len(media)
-        return ExpandedPrompt((*rendered.token_ids, *range(num_added)), placed)
+        return ExpandedPrompt((*token_ids, *range(num_added)), placed)
 
 
 class FakePipeline:
@@ -86,6 +109,19 @@ class FakePipeline:
         return LoadedMedia("video", items, (0.2, 1.2))
 
 
+class FakeGrammars:
+    """Takes every grammar."""
+
+    def __init__(self) -> None:
+        self.checked: list[OutputGrammar] = []
+
+    async def check(self, grammar: OutputGrammar) -> None:
+        self.checked.append(grammar)
+
+    async def close(self) -> None:
+        pass
+
+
 class FakeFetcher:
     """Answers every URL with the same bytes."""
 
@@ -116,6 +152,7 @@ class Server:
         self.renderer = renderer or FakeRenderer()
         self.pipeline = FakePipeline()
         self.fetcher = FakeFetcher()
+        self.grammars = FakeGrammars()
         self.state = ServerState(settings or Settings(), CollectorRegistry())
         if is_loaded:
             self.state.backend = self.backend
@@ -123,7 +160,7 @@ class Server:
 
     @property
     def backend(self) -> Backend:
-        return Backend(self.engine, self.renderer, self.pipeline, self.fetcher)
+        return Backend(self.engine, self.renderer, self.pipeline, self.fetcher, self.grammars)
 
     async def post(self, content: Any = "hi", **fields: Any) -> httpx.Response:
         """A chat request with one user message, or with any `messages`."""
@@ -140,6 +177,10 @@ class Server:
 
 def make_body(content: Any = "hi", **fields: Any) -> dict[str, Any]:
     return {"model": "qwen", "messages": [{"role": "user", "content": content}], **fields}
+
+
+def parse_chat(body: bytes | bytearray) -> ChatCompletionRequest:
+    return parse_body(body, ChatCompletionRequest).request
 
 
 def image_part(url: str = IMAGE_URL, **options: Any) -> dict[str, Any]:

@@ -10,18 +10,25 @@ Step = GenerationChunk | Exception | asyncio.Event
 OWN_MODEL = "model_executor.qwen3_vl.model.Qwen3VLForConditionalGeneration"
 
 
-def make_chunk(
-    text: str, *, index: int = 0, finish: str | None = None, **fields
-) -> GenerationChunk:
-    """A chunk with one token per word, unless `token_ids` are given."""
-    fields.setdefault("token_ids", tuple(range(len(text.split()))))
-    return GenerationChunk(index=index, text=text, finish_reason=finish, **fields)
+CLOSE_ID = 999  # the token `</think>`
+
+
+def make_chunk(text: str, *, finish: str | None = None, **fields) -> GenerationChunk:
+    """A chunk with one token per word and per `</think>`, unless `token_ids` are given."""
+    fields.setdefault("token_ids", _count_tokens(text))
+    return GenerationChunk(text=text, finish_reason=finish, **fields)
+
+
+def _count_tokens(text: str) -> tuple[int, ...]:
+    words = text.replace("</think>", " </think> ").split()
+    return tuple(CLOSE_ID if word == "</think>" else n for n, word in enumerate(words))
 
 
 class FakeEngine:
     """Plays `script` for each request: yields chunks, raises exceptions, waits for events.
 
     Attributes:
+        scripts: one for each further request, instead of `script`.
         requests: what was asked for, in order.
         aborted: ids of the requests whose iterator was closed before the script's end.
         is_dead: `check_health` raises.
@@ -29,6 +36,7 @@ class FakeEngine:
 
     def __init__(self, script: Sequence[Step] = (), **info) -> None:
         self.script = list(script) or [make_chunk("A cat."), make_chunk("", finish="stop")]
+        self.scripts: list[Sequence[Step]] = []
         self.requests: list[EngineRequest] = []
         self.aborted: list[str] = []
         self.is_dead = False
@@ -45,8 +53,9 @@ class FakeEngine:
         self.requests.append(request)
         self.has_started.set()
         is_done = False
+        script = self.scripts.pop(0) if self.scripts else self.script
         try:
-            for step in self.script:
+            for step in script:
                 if isinstance(step, Exception):
                     raise step
                 if isinstance(step, asyncio.Event):

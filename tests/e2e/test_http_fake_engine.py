@@ -10,6 +10,7 @@ from multimodal.items import ImageRef, VideoRef
 from multimodal.options import MediaOptions
 from server.app import create_app
 from server.engine import EngineDead, InvalidSampling, TokenLogprob
+from server.errors import InvalidRequest
 from server.settings import Settings
 from tests.fake_backend import (
     CORRUPT_URL,
@@ -21,8 +22,6 @@ from tests.fake_backend import (
     video_part,
 )
 from tests.fake_engine import make_chunk
-
-THINKING = {"starts_in_reasoning": True, "may_reason": True}
 
 
 async def test_one_model_is_described_by_its_name():
@@ -94,17 +93,42 @@ async def test_tokens_cut_off_by_a_stop_string_are_counted():
     assert usage["completion_tokens"] == 3
 
 
-async def test_interleaved_choices_are_put_in_order():
-    server = Server(
-        make_chunk("two ", index=1),
-        make_chunk("one", index=0, finish="stop"),
-        make_chunk("more", index=1, finish="length"),
-    )
-    body = (await server.post(n=2)).json()
+async def test_choices_are_put_in_order():
+    server, is_second_over = Server(), asyncio.Event()
+    server.engine.scripts = [
+        [is_second_over, make_chunk("one", finish="stop")],
+        [make_chunk("two "), make_chunk("more", finish="length")],
+    ]
+    posting = asyncio.create_task(server.post(n=2))
+    while len(server.engine.requests) < 2:
+        await asyncio.sleep(0)
+    is_second_over.set()
+    body = (await posting).json()
     contents = [choice["message"]["content"] for choice in body["choices"]]
     assert contents == ["one", "two more"]
+    assert [choice["index"] for choice in body["choices"]] == [0, 1]
     assert [choice["finish_reason"] for choice in body["choices"]] == ["stop", "length"]
+    assert body["usage"]["prompt_tokens"] == 1
     assert body["usage"]["completion_tokens"] == 3
+
+
+async def test_choices_are_requests_of_their_own_to_the_engine():
+    server = Server()
+    await server.post([image_part()], n=3, seed=7, temperature=0, priority=-2)
+    first, *others = server.engine.requests
+    assert [request.sampling.seed for request in server.engine.requests] == [7, 8, 9]
+    assert len({request.request_id for request in server.engine.requests}) == 3
+    assert len(server.pipeline.refs) == 1
+    for request in others:
+        assert (request.prompt_token_ids, request.items) == (first.prompt_token_ids, first.items)
+    assert {request.priority for request in server.engine.requests} == {-2}
+
+
+async def test_error_of_one_choice_ends_all():
+    server = Server()
+    server.engine.scripts = [[make_chunk("A "), asyncio.Event()], [RuntimeError()]]
+    assert_error(await server.post(n=2), 500, "internal_error")
+    assert len(server.engine.aborted) == 2
 
 
 async def test_logprobs_have_the_openai_form():
@@ -123,26 +147,32 @@ async def test_logprobs_have_the_openai_form():
     assert server.engine.requests[0].sampling.num_logprobs == 1
 
 
-@pytest.mark.parametrize(
-    ("kind", "flags", "text"),
-    [
-        ("thinking", THINKING, "I see\n</think>\n\nA cat."),
-        ("hybrid", {"may_reason": True}, "<think>\nI see\n</think>\n\nA cat."),
-    ],
-)
-async def test_reasoning_is_given_under_both_names(kind, flags, text):
-    server = Server(make_chunk(text, finish="stop"), renderer=FakeRenderer(kind, **flags))
+@pytest.mark.parametrize("kind", ["thinking", "hybrid"])
+async def test_reasoning_is_given_under_both_names(kind):
+    text = "I see\n</think>\n\nA cat."
+    server = Server(make_chunk(text, finish="stop"), renderer=FakeRenderer(kind))
     body = (await server.post()).json()
     message = body["choices"][0]["message"]
     assert message["content"] == "A cat."
     assert message["reasoning_content"] == message["reasoning"] == "I see"
-    assert body["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
+    assert body["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2}
+    assert body["usage"]["completion_tokens"] == 5
 
 
-async def test_hybrid_answer_without_reasoning_has_null_reasoning():
-    renderer = FakeRenderer("hybrid", may_reason=True)
-    message = (await Server(renderer=renderer).post()).json()["choices"][0]["message"]
+async def test_reasoning_without_a_word_is_null():
+    server = Server(make_chunk("</think>A cat.", finish="stop"), renderer=FakeRenderer("hybrid"))
+    message = (await server.post()).json()["choices"][0]["message"]
     assert (message["content"], message["reasoning_content"]) == ("A cat.", None)
+
+
+@pytest.mark.parametrize("kind", ["thinking", "hybrid"])
+async def test_answer_without_thinking_has_no_reasoning(kind):
+    server = Server(make_chunk("x</think>A cat.", finish="stop"), renderer=FakeRenderer(kind))
+    message = (await server.post(enable_thinking=False)).json()["choices"][0]["message"]
+    assert message["content"] == "x</think>A cat."
+    assert "reasoning_content" not in message
+    assert server.renderer.calls[0][1] is False
+    assert server.engine.requests[0].starts_in_reasoning is False
 
 
 async def test_instruct_answer_keeps_tags_as_text():
@@ -153,8 +183,7 @@ async def test_instruct_answer_keeps_tags_as_text():
 
 
 async def test_thinking_that_is_cut_has_no_content():
-    renderer = FakeRenderer("thinking", **THINKING)
-    server = Server(make_chunk("I see </th", finish="length"), renderer=renderer)
+    server = Server(make_chunk("I see </th", finish="length"), renderer=FakeRenderer("thinking"))
     choice = (await server.post()).json()["choices"][0]
     assert choice["finish_reason"] == "length"
     assert choice["message"]["content"] is None
@@ -164,13 +193,122 @@ async def test_thinking_that_is_cut_has_no_content():
 async def test_thinking_switch_reaches_a_hybrid_template():
     server = Server(renderer=FakeRenderer("hybrid"))
     await server.post(chat_template_kwargs={"enable_thinking": False})
-    assert server.renderer.calls[0][1] is False
+    await server.post(chat_template_kwargs={"enable_thinking": True})
+    assert [thinking for _, thinking in server.renderer.calls] == [False, True]
+    assert [r.starts_in_reasoning for r in server.engine.requests] == [False, True]
 
 
 async def test_thinking_switch_is_refused_where_there_is_no_choice():
     response = await Server().post(chat_template_kwargs={"enable_thinking": True})
     param = "chat_template_kwargs.enable_thinking"
     assert "instruct" in assert_error(response, 400, "unsupported_parameter", param)
+
+
+async def test_thinking_beyond_its_budget_is_ended():
+    server = Server(renderer=FakeRenderer("thinking"))
+    server.engine.scripts = [
+        [make_chunk("one two three"), make_chunk("four"), asyncio.Event()],
+        [make_chunk("A cat.", finish="stop")],
+    ]
+    settings = server.state.settings.thinking
+    body = (await server.post(thinking_budget=2, max_tokens=60, seed=3)).json()
+    message, usage = body["choices"][0]["message"], body["usage"]
+    assert message["reasoning"] == f"t0 t1\n\n{settings.early_stopping_text}"
+    assert message["content"] == "A cat."
+    thought, answered = server.engine.requests
+    assert server.engine.aborted == [thought.request_id]
+    num_inserted = len(settings.early_stopping_text.split()) + 1
+    assert len(answered.prompt_token_ids) == 1 + 2 + num_inserted
+    assert usage["completion_tokens"] == 2 + num_inserted + 2
+    assert usage["completion_tokens_details"]["reasoning_tokens"] == 2 + num_inserted - 1
+    assert usage["prompt_tokens"] == 1
+
+
+async def test_unknown_fields_are_named_in_a_header_of_the_answer():
+    for fields in ({"temprature": 1, "x": 2}, {"temprature": 1, "x": 2, "stream": True}):
+        response = await Server().post(**fields)
+        assert response.status_code == 200
+        assert response.headers["warning"] == '299 - "unknown fields are ignored: temprature, x"'
+    assert "warning" not in (await Server().post()).headers
+
+
+async def test_known_parameter_without_support_is_refused_by_name():
+    response = await Server().post(chat_template="{{ messages }}")
+    assert_error(response, 400, "unsupported_parameter", "chat_template")
+
+
+@pytest.mark.parametrize("included", [False, True])
+async def test_stop_string_ends_its_own_engine_request(included):
+    server, never = Server(), asyncio.Event()
+    server.engine.scripts = [
+        [make_chunk("one ST"), make_chunk("OP two"), never],
+        [make_chunk("three", finish="stop")],
+    ]
+    body = (await server.post(stop="STOP", n=2, include_stop_str_in_output=included)).json()
+    first, second = body["choices"]
+    assert first["message"]["content"] == ("one STOP" if included else "one ")
+    assert (first["finish_reason"], second["message"]["content"]) == ("stop", "three")
+    assert server.engine.aborted == [server.engine.requests[0].request_id]
+
+
+async def test_stop_string_in_the_reasoning_is_none():
+    chunks = [make_chunk("STOP"), make_chunk("</think>A STOP"), asyncio.Event()]
+    server = Server(*chunks, renderer=FakeRenderer("thinking"))
+    message = (await server.post(stop=["STOP"])).json()["choices"][0]["message"]
+    assert (message["reasoning"], message["content"]) == ("STOP", "A ")
+
+
+async def test_engine_gets_what_ends_an_answer():
+    server = Server()
+    await server.post(stop_token_ids=[5], min_tokens=3, stop="x")
+    sampling = server.engine.requests[0].sampling
+    assert (sampling.stop_token_ids, sampling.min_tokens) == ((5,), 3)
+
+
+LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+CALL = '<tool_call>\n{"name": "look", "arguments": {"x": 1}}\n</tool_call>'
+
+
+async def test_tool_call_has_the_openai_shape():
+    server = Server(make_chunk(f"I look.\n{CALL}", finish="stop"))
+    choice = (await server.post(tools=[LOOK])).json()["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    message = choice["message"]
+    (call,) = message.pop("tool_calls")
+    assert message == {"role": "assistant", "content": "I look.", "refusal": None}
+    assert re.fullmatch(r"call_[0-9a-f]{24}", call.pop("id"))
+    function = {"name": "look", "arguments": '{"x": 1}'}
+    assert call == {"type": "function", "function": function}
+    assert [tool["function"]["name"] for tool in server.renderer.tools] == ["look"]
+    assert server.engine.requests[0].sampling.structural_tag is None
+
+
+@pytest.mark.parametrize("fields", [{}, {"tools": [LOOK], "tool_choice": "none"}])
+async def test_call_without_tools_is_text(fields):
+    server = Server(make_chunk(CALL, finish="stop"))
+    choice = (await server.post(**fields)).json()["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (CALL, "stop")
+    assert not server.renderer.tools
+
+
+async def test_format_of_the_answer_is_checked_and_reaches_the_engine():
+    server = Server()
+    await server.post(response_format={"type": "json_object"})
+    (checked,) = server.grammars.checked
+    assert server.engine.requests[0].sampling.structural_tag == checked.structural_tag
+    assert checked.param == "response_format"
+
+
+async def test_format_that_is_refused_never_reaches_the_engine():
+    server = Server()
+
+    async def check(grammar):
+        raise InvalidRequest("too large", "invalid_value", grammar.param)
+
+    server.grammars.check = check
+    response = await server.post([image_part()], guided_regex="a")
+    assert_error(response, 400, "invalid_value", "guided_regex")
+    assert server.pipeline.refs == [] and server.engine.requests == []
 
 
 async def test_another_model_is_not_found():

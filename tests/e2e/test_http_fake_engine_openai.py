@@ -50,7 +50,7 @@ async def test_client_reads_logprobs():
 
 
 async def test_client_can_send_an_answer_with_reasoning_back():
-    renderer = FakeRenderer("thinking", starts_in_reasoning=True, may_reason=True)
+    renderer = FakeRenderer("thinking")
     server = Server(make_chunk("I see</think>A cat.", finish="stop"), renderer=renderer)
     client = connect(server)
     first = await client.chat.completions.create(model="qwen", messages=HELLO)
@@ -82,9 +82,31 @@ async def test_client_lists_the_model():
 async def test_client_raises_bad_request_with_code_and_param():
     with pytest.raises(openai.BadRequestError) as caught:
         await connect(Server()).chat.completions.create(
-            model="qwen", messages=HELLO, tools=[{"type": "function", "function": {"name": "f"}}]
+            model="qwen", messages=HELLO, modalities=["text", "audio"]
         )
-    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "tools")
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "modalities")
+
+
+async def test_client_can_send_a_tool_call_and_its_result_back():
+    text = 'Hm.\n<tool_call>\n{"name": "look", "arguments": {"x": 1}}\n</tool_call>'
+    server = Server(make_chunk(text, finish="stop"))
+    client = connect(server)
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+    first = await client.chat.completions.create(model="qwen", messages=HELLO, tools=tools)
+    message = first.choices[0].message
+    (call,) = message.tool_calls
+    result = {"role": "tool", "tool_call_id": call.id, "content": [image_part(), image_part()]}
+    history = [*HELLO, message.model_dump(), result]
+    await client.chat.completions.create(model="qwen", messages=history, tools=tools)
+    _, answer, result = server.renderer.calls[1][0]
+    function = {"name": "look", "arguments": {"x": 1}}
+    assert answer == {
+        "role": "assistant",
+        "content": "Hm.",
+        "tool_calls": [{"id": call.id, "type": "function", "function": function}],
+    }
+    assert result["content"] == [{"type": "image"}, {"type": "image"}]
+    assert len(server.pipeline.refs) == 2
 
 
 async def test_client_raises_not_found_for_another_model():

@@ -1,5 +1,6 @@
 """Streams over ASGI, without a model."""
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -68,12 +69,20 @@ async def test_usage_is_left_out_unless_asked_for():
 
 
 async def test_choices_are_interleaved_by_index():
-    server = Server(
-        make_chunk("two ", index=1),
-        make_chunk("one", index=0, finish="stop"),
-        make_chunk("more", index=1, finish="length"),
-    )
+    server, is_first_over = Server(), asyncio.Event()
+    server.engine.scripts = [
+        [make_chunk("one", finish="stop")],
+        [make_chunk("two "), is_first_over, make_chunk("more", finish="length")],
+    ]
+
+    async def end_first():
+        while len(server.engine.requests) < 2:
+            await asyncio.sleep(0)
+        is_first_over.set()
+
+    ending = asyncio.create_task(end_first())
     events = await stream(server, n=2)
+    await ending
     assert (join(events, "content", 0), join(events, "content", 1)) == ("one", "two more")
     finished = {c["index"]: c["finish_reason"] for c in find_choices(events) if c["finish_reason"]}
     assert finished == {0: "stop", 1: "length"}
@@ -81,9 +90,45 @@ async def test_choices_are_interleaved_by_index():
     assert sorted(roles) == [0, 1]
 
 
-async def test_tags_split_over_chunks_are_still_found():
-    pieces = ["I s", "ee\n</th", "ink>\n", "\nA c", "at."]
-    renderer = FakeRenderer("thinking", starts_in_reasoning=True, may_reason=True)
+async def test_error_of_one_choice_in_mid_stream_ends_all():
+    server = Server()
+    server.engine.scripts = [
+        [make_chunk("A "), asyncio.Event()],
+        [make_chunk("B "), RuntimeError()],
+    ]
+    events = await stream(server, n=2)
+    assert events[-1]["error"]["code"] == "internal_error"
+    assert len(server.engine.aborted) == 2
+
+
+async def test_usage_of_every_chunk_grows():
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    events = await stream(Server(*CAT), stream_options=options)
+    counts = [event["usage"]["completion_tokens"] for event in events]
+    assert counts == [1, 1, 2, 3, 3]  # the role, two texts, the end, the usage
+    assert events[-1]["choices"] == []
+
+
+async def test_tool_call_is_streamed_in_pieces():
+    tool = {"type": "function", "function": {"name": "look"}}
+    pieces = ["Hm.\n<tool_", 'call>\n{"name": "look", "argu', 'ments": {"x"', ": 1}}\n</tool_call>"]
+    script = [make_chunk(piece) for piece in pieces] + [make_chunk("", finish="stop")]
+    events = await stream(Server(*script), tools=[tool])
+    assert join(events, "content") == "Hm."
+    calls = [
+        c["delta"]["tool_calls"][0] for c in find_choices(events) if "tool_calls" in c["delta"]
+    ]
+    assert calls[0]["id"].startswith("call_") and calls[0]["type"] == "function"
+    assert calls[0]["function"] == {"name": "look", "arguments": ""}
+    assert {call["index"] for call in calls} == {0}
+    assert all(set(call) == {"index", "function"} for call in calls[1:])
+    assert "".join(call["function"]["arguments"] for call in calls) == '{"x": 1}'
+    assert find_choices(events)[-1]["finish_reason"] == "tool_calls"
+
+
+async def test_reasoning_comes_before_content():
+    pieces = ["I s", "ee\n", "</think>\n", "\nA c", "at."]
+    renderer = FakeRenderer("thinking")
     script = [make_chunk(piece) for piece in pieces] + [make_chunk("", finish="stop")]
     events = await stream(Server(*script, renderer=renderer))
     assert join(events, "content") == "A cat."
@@ -91,10 +136,10 @@ async def test_tags_split_over_chunks_are_still_found():
 
 
 async def test_held_back_text_comes_with_the_end():
-    renderer = FakeRenderer("thinking", starts_in_reasoning=True, may_reason=True)
-    script = (make_chunk("I see </th"), make_chunk("", finish="length"))
+    renderer = FakeRenderer("thinking")
+    script = (make_chunk("I see\n\n"), make_chunk("", finish="length"))
     events = await stream(Server(*script, renderer=renderer))
-    assert join(events, "reasoning") == "I see </th"
+    assert join(events, "reasoning") == "I see\n\n"
     assert events[-1]["choices"][0]["finish_reason"] == "length"
 
 

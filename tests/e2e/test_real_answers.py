@@ -65,8 +65,8 @@ def test_usage_counts_the_tokens_of_an_image(hybrid: RealServer, renderer: Promp
     usage = hybrid.ask([image(), QUESTION]).usage
     assert usage.prompt_tokens_details.image_tokens == ROCKET_TOKENS
     message = {"role": "user", "content": [{"type": "image"}, QUESTION]}
-    rendered = renderer.render([message], enable_thinking=None)
-    assert usage.prompt_tokens == len(rendered.token_ids) - 1 + ROCKET_TOKENS
+    rendered = renderer.render([message], thinking=False)
+    assert usage.prompt_tokens == len(rendered) - 1 + ROCKET_TOKENS
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
 
 

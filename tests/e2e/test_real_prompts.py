@@ -19,7 +19,7 @@ def test_special_token_typed_by_a_user_is_text(
     hybrid: RealServer, hybrid_checkpoint, renderer: PromptRenderer, typed
 ):
     message = {"role": "user", "content": typed}
-    rendered = renderer.render([message], enable_thinking=None).token_ids
+    rendered = renderer.render([message], thinking=False)
     tokenizer = AutoTokenizer.from_pretrained(hybrid_checkpoint)
     as_markers = tokenizer.apply_chat_template(
         [message], add_generation_prompt=True, return_dict=False
@@ -56,7 +56,7 @@ def test_engine_answers_after_a_prompt_of_typed_markers(hybrid: RealServer):
 
 def count_rendered(checkpoint: Path, content) -> int:
     message = {"role": "user", "content": content}
-    return len(PromptRenderer(str(checkpoint)).render([message], enable_thinking=None).token_ids)
+    return len(PromptRenderer(str(checkpoint)).render([message], thinking=False))
 
 
 def test_text_that_does_not_fit_is_refused_with_both_numbers(

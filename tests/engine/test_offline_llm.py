@@ -86,7 +86,7 @@ class Expected:
         """Token ids of the prompt and of the greedy answer."""
         parts = [{"type": part.modality} for part in media]
         message = {"role": "user", "content": [*parts, {"type": "text", "text": "What is it?"}]}
-        rendered = self._renderer.render([message], enable_thinking=None)
+        rendered = self._renderer.render([message], thinking=False)
         expanded = self._renderer.expand(rendered, media)
         case = ParityCase("", expanded.token_ids, expanded.items, tuple(media))
         (run,) = self._engine.run([case], NUM_TOKENS)

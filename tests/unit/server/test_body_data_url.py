@@ -7,12 +7,13 @@ import orjson
 import pytest
 
 from multimodal.errors import MediaCorrupt, MediaError, MediaTooLarge
+from server.body import _parse
 from server.body_data_url import MAX_URLS, MIN_CHARS, BodyDataUrl, set_aside_data_urls
+from server.conversation import build_conversation
 from server.errors import InvalidRequest
 from server.media_fetch import DataUrl, decode_data_url
-from server.messages import build_conversation
-from server.protocol import ChatCompletionRequest, _parse, parse_chat_request
-from tests.fake_backend import image_part, make_body
+from server.protocol import ChatCompletionRequest
+from tests.fake_backend import image_part, make_body, parse_chat
 
 LONG = bytes(range(256)) * 20
 HEADER = "data:image/png;base64,"
@@ -23,9 +24,7 @@ def data_url(*payloads: bytes, header: str = HEADER) -> str:
 
 
 def urls_of(body: bytes) -> list[str]:
-    return [
-        url for source in build_conversation(parse_chat_request(body)).media for url in source.urls
-    ]
+    return [url for source in build_conversation(parse_chat(body)).media for url in source.urls]
 
 
 def decode(url: str, *, max_bytes: int = 10**6, max_frames: int = 8) -> DataUrl:
@@ -48,9 +47,9 @@ def decode(url: str, *, max_bytes: int = 10**6, max_frames: int = 8) -> DataUrl:
 )
 def test_a_long_data_url_of_media_stays_in_the_body(part: dict[str, Any]) -> None:
     body = orjson.dumps(make_body([part, {"type": "text", "text": "hi"}]))
-    expected = _parse(body, {})
+    expected = _parse(body, {}, ChatCompletionRequest).request
     expected_sources = build_conversation(expected).media
-    sources = build_conversation(parse_chat_request(body)).media
+    sources = build_conversation(parse_chat(body)).media
     assert [(s.kind, s.options, s.param) for s in sources] == [
         (s.kind, s.options, s.param) for s in expected_sources
     ]
@@ -115,7 +114,7 @@ def test_elsewhere_the_body_means_what_it_means_to_a_parser(fields: dict[str, An
 def outcome(body: bytes) -> object:
     """The request with whole URLs, or what is wrong."""
     try:
-        request = parse_chat_request(body)
+        request = parse_chat(body)
     except InvalidRequest as error:
         return error.code, error.param, error.message
     return [whole(request.model_dump(warnings=False))]
@@ -123,7 +122,7 @@ def outcome(body: bytes) -> object:
 
 def outcome_of_all(body: bytes) -> object:
     try:
-        return [_parse(body, {}).model_dump()]
+        return [_parse(body, {}, ChatCompletionRequest).request.model_dump()]
     except InvalidRequest as error:
         return error.code, error.param, error.message
 
@@ -262,13 +261,13 @@ def test_damaged_bodies_fare_as_with_a_parser_of_all(monkeypatch: pytest.MonkeyP
     for index in range(20_000):
         body = mutated(bodies[index % len(bodies)], pieces, rng)
         try:
-            expected = _parse(body, {})
+            expected = _parse(body, {}, ChatCompletionRequest).request
         except InvalidRequest as error:
             if error.code != "invalid_json" or outcome(body) == outcome_of_all(body):
                 assert outcome(body) == outcome_of_all(body)
             else:
-                assert "invalid_data_url" in media_of(parse_chat_request(body))
+                assert "invalid_data_url" in media_of(parse_chat(body))
         else:
-            assert media_of(parse_chat_request(body)) == media_of(expected)
+            assert media_of(parse_chat(body)) == media_of(expected)
             num_accepted += 1
     assert num_accepted > 1000

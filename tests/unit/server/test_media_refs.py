@@ -6,9 +6,9 @@ import pytest
 from multimodal.errors import MediaError, MediaTooLarge, UnsupportedMedia
 from multimodal.items import FramesRef, ImageRef, VideoRef
 from multimodal.options import MediaOptions
+from server.conversation import MediaSource
 from server.media_fetch import FetchFailed
 from server.media_refs import count_bytes, load_media_refs
-from server.messages import MediaSource
 from server.settings import MediaSettings
 from tests.fake_backend import FakeFetcher
 

@@ -1,13 +1,14 @@
 import orjson
 import pytest
 
+from server.body import parse_body
 from server.errors import InvalidRequest
-from server.protocol import MAX_OBJECT_KEYS, parse_chat_request
-from tests.fake_backend import image_part, make_body
+from server.protocol import ChatCompletionRequest
+from tests.fake_backend import image_part, make_body, parse_chat
 
 
 def parse(content="hi", **fields):
-    return parse_chat_request(orjson.dumps(make_body(content, **fields)))
+    return parse_chat(orjson.dumps(make_body(content, **fields)))
 
 
 def refuse(content="hi", **fields) -> InvalidRequest:
@@ -16,46 +17,22 @@ def refuse(content="hi", **fields) -> InvalidRequest:
     return caught.value
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"\xff"])
-def test_body_that_is_no_json_object_is_refused(body):
-    with pytest.raises(InvalidRequest) as caught:
-        parse_chat_request(body)
-    assert caught.value.code == "invalid_json"
-
-
-def test_unknown_parameter_is_named():
-    error = refuse(temprature=1)
-    assert (error.code, error.param) == ("unknown_parameter", "temprature")
-
-
-def test_long_unknown_name_is_cut():
-    assert len(refuse(**{"x" * 5000: 1}).message) < 200
-
-
-def test_many_faults_are_counted_not_listed():
-    error = refuse(**{f"unknown_{index}": 1 for index in range(50)})
-    assert error.message.count("unknown_") == 3
-    assert error.message.endswith("47 more")
-
-
-def test_object_with_very_many_keys_is_refused_before_validation():
-    error = refuse(**{f"unknown_{index}": 1 for index in range(MAX_OBJECT_KEYS)})
-    assert str(MAX_OBJECT_KEYS) in error.message and "unknown" not in error.message
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("tools", [{"type": "function"}]),
-        ("tool_choice", "required"),
         ("functions", [{}]),
-        ("response_format", {"type": "json_object"}),
+        ("function_call", "auto"),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "x"}),
         ("prediction", {"type": "content"}),
-        ("reasoning_effort", "high"),
-        ("thinking_budget", 100),
         ("chat_template", "{{ messages }}"),
+        ("continue_final_message", True),
+        ("bad_words", ["x"]),
+        ("prompt_logprobs", 1),
+        ("include_reasoning", False),
+        ("skip_special_tokens", False),
+        ("use_beam_search", True),
+        ("web_search_options", {}),
     ],
 )
 def test_known_parameter_without_support_is_refused(name, value):
@@ -66,28 +43,32 @@ def test_known_parameter_without_support_is_refused(name, value):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("tools", []),
-        ("tools", None),
-        ("tool_choice", "none"),
-        ("response_format", {"type": "text"}),
+        ("functions", None),
+        ("functions", []),
+        ("function_call", "none"),
         ("modalities", ["text"]),
+        ("include_reasoning", True),
+        ("continue_final_message", False),
+    ],
+)
+def test_neutral_value_of_an_unsupported_parameter_is_as_good_as_none(name, value):
+    assert getattr(parse(**{name: value}), name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
         ("user", "somebody"),
         ("metadata", {"a": "b"}),
         ("store", True),
         ("service_tier", "auto"),
-        ("parallel_tool_calls", True),
+        ("prompt_cache_key", "k"),
+        ("safety_identifier", "s"),
     ],
 )
-def test_parameter_that_changes_nothing_is_accepted(name, value):
-    assert parse(**{name: value}) == parse()
-
-
-@pytest.mark.parametrize("role", ["tool", "function"])
-def test_tool_result_is_refused_by_name(role):
-    error = refuse(messages=[{"role": role, "content": "42", "tool_call_id": "x"}])
-    assert error.code == "unsupported_parameter"
-    assert error.param == "messages[0].role"
-    assert "tool results" in error.message
+def test_parameter_without_effect_is_known(name, value):
+    parsed = parse_body(orjson.dumps(make_body(**{name: value})), ChatCompletionRequest)
+    assert parsed.unknown == ()
 
 
 def test_answer_sent_back_by_the_openai_client_is_accepted():
@@ -97,9 +78,102 @@ def test_answer_sent_back_by_the_openai_client_is_accepted():
     assert (parsed.content, parsed.reasoning) == ("yes", "hm")
 
 
-def test_tool_call_in_history_is_refused():
-    error = refuse(messages=[{"role": "assistant", "content": None, "tool_calls": [{}]}])
-    assert error.param == "messages[0].tool_calls"
+FUNCTION = {"name": "look", "parameters": {"type": "object", "anything": [1]}}
+
+
+def test_a_tool_is_read():
+    (tool,) = parse(tools=[{"type": "function", "function": FUNCTION}]).tools
+    assert (tool.function.name, tool.function.parameters) == ("look", FUNCTION["parameters"])
+
+
+@pytest.mark.parametrize("choice", ["none", "auto", "required"])
+def test_a_tool_choice_is_a_word(choice):
+    assert parse(tool_choice=choice).tool_choice == choice
+
+
+def test_a_tool_choice_may_name_a_function():
+    named = {"type": "function", "function": {"name": "look"}}
+    assert parse(tool_choice=named).tool_choice.function.name == "look"
+
+
+def make_call(**function):
+    message = {"role": "assistant", "tool_calls": [{"id": "1", "function": function}]}
+    return {"messages": [message]}
+
+
+def test_a_call_of_the_history_is_read():
+    (call,) = parse(**make_call(name="f", arguments="{}")).messages[0].tool_calls
+    assert (call.id, call.function.name, call.function.arguments) == ("1", "f", "{}")
+
+
+@pytest.mark.parametrize("missing", ["name", "arguments"])
+def test_a_call_of_the_history_needs_its_name_and_arguments(missing):
+    function = {"name": "f", "arguments": "{}"}
+    del function[missing]
+    error = refuse(**make_call(**function))
+    assert error.code == "missing_parameter"
+    assert error.param == f"messages[0].tool_calls[0].function.{missing}"
+
+
+def test_a_tool_result_names_its_call_and_may_hold_an_image():
+    result = {"role": "tool", "tool_call_id": "1", "content": [image_part()]}
+    assert parse(messages=[result]).messages[0].tool_call_id == "1"
+    del result["tool_call_id"]
+    assert refuse(messages=[result]).param == "messages[0].tool_call_id"
+
+
+@pytest.mark.parametrize(
+    ("tools", "param"),
+    [
+        ([{"type": "web_search"}], "tools[0].type"),
+        ([{"type": "function"}], "tools[0].function"),
+        ([{"type": "function", "function": {"name": "a b"}}], "tools[0].function.name"),
+        ([{"type": "function", "function": {"name": "x" * 65}}], "tools[0].function.name"),
+        (
+            [{"type": "function", "function": {"name": "f", "parameters": []}}],
+            "tools[0].function.parameters",
+        ),
+        ([{"type": "function", "function": FUNCTION}] * 129, "tools"),
+    ],
+)
+def test_fault_in_a_tool_points_at_it(tools, param):
+    assert refuse(tools=tools).param == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"response_format": {"type": "xml"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+            "response_format.json_schema.name",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": 1}}},
+            "response_format.json_schema.schema",
+        ),
+        ({"guided_json": 5}, "guided_json"),
+        ({"guided_choice": "yes"}, "guided_choice"),
+        ({"structured_outputs": {"json": [1]}}, "structured_outputs.json"),
+        ({"structured_outputs": {"structural_tag": {}}}, "structured_outputs.structural_tag"),
+        ({"tool_choice": "always"}, "tool_choice"),
+        ({"reasoning_effort": "extreme"}, "reasoning_effort"),
+        ({"thinking_budget": -1}, "thinking_budget"),
+        ({"thinking": {"type": "maybe"}}, "thinking.type"),
+        ({"priority": 2**31}, "priority"),
+        ({"stop_token_ids": [-1]}, "stop_token_ids[0]"),
+        ({"stop_token_ids": [1] * 65}, "stop_token_ids"),
+    ],
+)
+def test_fault_points_at_its_field(fields, param):
+    assert refuse(**fields).param == param
+
+
+def test_a_schema_may_be_a_truth_value_or_a_text():
+    format = {"type": "json_schema", "json_schema": {"name": "n", "schema": True}}
+    assert parse(response_format=format).response_format.json_schema.json_schema is True
+    assert parse(guided_json='{"type": "object"}').guided_json == '{"type": "object"}'
 
 
 @pytest.mark.parametrize(
@@ -108,7 +182,6 @@ def test_tool_call_in_history_is_refused():
         ({"type": "image_url"}, "messages[0].content[1].image_url"),
         (image_part(url=5), "messages[0].content[1].image_url.url"),
         (image_part(min_pixels=0), "messages[0].content[1].image_url.min_pixels"),
-        (image_part(fps=2), "messages[0].content[1].image_url.fps"),
         ({"type": "video", "video": ["a", 1]}, "messages[0].content[1].video[1]"),
         ({"type": "input_audio"}, "messages[0].content[1]"),
         ("text", "messages[0].content[1]"),
@@ -190,14 +263,11 @@ def test_stream_options_need_a_stream():
     assert "stream" in refuse(stream_options={"include_usage": True}).message
 
 
-def test_template_argument_other_than_the_thinking_switch_is_refused():
-    error = refuse(chat_template_kwargs={"tokenize": True})
-    assert error.param == "chat_template_kwargs.tokenize"
-
-
-def test_processor_argument_that_is_not_known_is_refused():
-    error = refuse(mm_processor_kwargs={"fps": 2, "code_revision": "x"})
-    assert error.param == "mm_processor_kwargs.code_revision"
+def test_usage_of_every_chunk_is_asked_for_with_that_of_the_stream():
+    both = {"include_usage": True, "continuous_usage_stats": True}
+    assert parse(stream=True, stream_options=both).includes_continuous_usage
+    alone = parse(stream=True, stream_options={"continuous_usage_stats": True})
+    assert not alone.includes_continuous_usage and not alone.includes_usage
 
 
 def test_size_excludes_the_other_pixel_options():

@@ -1,88 +1,72 @@
+import random
+
 import pytest
 
-from server.errors import InvalidRequest
-from server.reasoning import ReasoningSplitter, Split, resolve_thinking
+from server.reasoning import CLOSE_TAG, ReasoningSplitter, Split
+from tests.fake_engine import CLOSE_ID
 
-THINKING = {"starts_in_reasoning": True, "may_reason": True}
-HYBRID = {"starts_in_reasoning": False, "may_reason": True}
-INSTRUCT = {"starts_in_reasoning": False, "may_reason": False}
-
-
-def split(text: str, size: int, **flags) -> Split:
-    """The whole split of `text` when it arrives in pieces of `size` characters."""
-    splitter = ReasoningSplitter(**flags)
-    pieces = [text[start : start + size] for start in range(0, len(text), size)]
-    parts = [splitter.push(piece, 1) for piece in pieces] + [splitter.flush()]
-    return Split("".join(p.reasoning for p in parts), "".join(p.content for p in parts))
+# text of each token; the tag is one of them
+TOKENS = ("\n", "I", " see", "\n", "\n", "it", "\n", CLOSE_TAG, "\n", "\n", "A", "\n", " cat")
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 1000])
+def read(*pieces: str, ends: bool = True) -> tuple[Split, ReasoningSplitter]:
+    """Split pieces; each has one token, but for the tag's, per character."""
+    splitter = ReasoningSplitter(CLOSE_ID)
+    splits = [splitter.push(piece, token_ids(piece)) for piece in pieces]
+    splits += [splitter.flush()] if ends else []
+    reasoning = "".join(split.reasoning for split in splits)
+    return Split(reasoning, "".join(split.content for split in splits)), splitter
+
+
+def token_ids(text: str) -> tuple[int, ...]:
+    before, tag, after = text.partition(CLOSE_TAG)
+    return (*range(len(before)), *([CLOSE_ID] if tag else []), *range(len(after)))
+
+
 @pytest.mark.parametrize(
-    ("text", "flags", "reasoning", "content"),
+    ("pieces", "reasoning", "content"),
     [
-        ("I see\n</think>\n\nA cat.", THINKING, "I see", "A cat."),
-        ("\nI see\n\n</think>A cat.", THINKING, "I see", "A cat."),
-        ("a\n\nb < c </thin</think>d", THINKING, "a\n\nb < c </thin", "d"),
-        ("a</think>b</think>c", THINKING, "a", "b</think>c"),
-        ("cut short </thi", THINKING, "cut short </thi", ""),
-        ("</think>only content", THINKING, "", "only content"),
-        ("<think>\nI see\n</think>\n\nA cat.", HYBRID, "I see", "A cat."),
-        (" \n<think>I see</think>A cat.", HYBRID, "I see", "A cat."),
-        ("A cat. <think>no</think>", HYBRID, "", "A cat. <think>no</think>"),
-        ("<thin ice", HYBRID, "", "<thin ice"),
-        ("<thi", HYBRID, "", "<thi"),
-        ("\n indented", HYBRID, "", "\n indented"),
-        ("<think>x</think>\n\ny", INSTRUCT, "", "<think>x</think>\n\ny"),
-        ("\nA cat.", INSTRUCT, "", "\nA cat."),
+        (("\nI see\n</think>\n\nA cat.\n",), "I see", "A cat.\n"),
+        (("</think>\n\nA cat.",), "", "A cat."),
+        (("I", " see", "\n", CLOSE_TAG, "\n", "\nA"), "I see", "A"),
+        (("a\n\nb\n", CLOSE_TAG, "c\n\nd"), "a\n\nb", "c\n\nd"),
+        (("I see\n",), "I see\n", ""),
+        ((CLOSE_TAG, "x</think>y"), "", "x</think>y"),
     ],
 )
-def test_text_is_split_alike_however_it_arrives(size, text, flags, reasoning, content):
-    assert split(text, size, **flags) == Split(reasoning, content)
+def test_what_comes_before_the_closing_token_is_reasoning(pieces, reasoning, content):
+    assert read(*pieces)[0] == Split(reasoning, content)
 
 
-def test_beginning_of_a_closing_tag_is_held_back():
-    splitter = ReasoningSplitter(**THINKING)
-    assert splitter.push("done </th", 1) == Split("done ", "")
-    assert splitter.push("ere", 1) == Split("</there", "")
+def test_letters_of_the_tag_do_not_close_the_block():
+    splitter = ReasoningSplitter(CLOSE_ID)
+    assert splitter.push("a</think>b", (1, 2, 3)) == Split("a</think>b", "")
+    assert splitter.is_reasoning
 
 
-def test_content_of_an_instruct_answer_is_never_held_back():
-    assert ReasoningSplitter(**INSTRUCT).push("a </th\n", 1) == Split("", "a </th\n")
+def test_every_way_to_cut_an_answer_gives_the_same_split():
+    draw = random.Random(1)
+    for _ in range(200):
+        pieces, rest = [], list(TOKENS)
+        while rest:
+            size = draw.randint(1, 4)
+            pieces.append("".join(rest[:size]))
+            rest = rest[size:]
+        split, splitter = read(*pieces)
+        assert split == Split("I see\n\nit", "A\n cat")
+        assert splitter.num_reasoning_tokens == len("".join(TOKENS[:7]))
 
 
-def test_tokens_before_the_content_count_as_reasoning():
-    splitter = ReasoningSplitter(**THINKING)
-    for text, num_tokens in (("I ", 2), ("see", 3), ("</think>", 1), ("A cat.", 4)):
-        splitter.push(text, num_tokens)
-    assert splitter.num_reasoning_tokens == 6
+def test_reasoning_is_not_held_back_but_for_line_breaks():
+    splitter = ReasoningSplitter(CLOSE_ID)
+    assert splitter.push("I <", (1, 2)) == Split("I <", "")
+    assert splitter.push("\n", (3,)) == Split("", "")
+    assert splitter.push("b", (4,)) == Split("\nb", "")
 
 
-def test_undecided_tokens_count_once_reasoning_has_begun():
-    splitter = ReasoningSplitter(**HYBRID)
-    for text in ("<th", "ink>", "x", "</think>", "y"):
-        splitter.push(text, 1)
-    assert splitter.num_reasoning_tokens == 4
-
-
-@pytest.mark.parametrize("flags", [HYBRID, INSTRUCT])
-def test_answer_without_reasoning_has_no_reasoning_tokens(flags):
-    splitter = ReasoningSplitter(**flags)
-    splitter.push("<thin ice", 3)
-    assert splitter.num_reasoning_tokens == 0
-
-
-@pytest.mark.parametrize("wanted", [True, False, None])
-def test_hybrid_checkpoint_has_the_choice(wanted):
-    assert resolve_thinking("hybrid", wanted) is wanted
-
-
-@pytest.mark.parametrize(("kind", "wanted"), [("thinking", True), ("instruct", False)])
-def test_asking_for_what_the_checkpoint_does_is_fine(kind, wanted):
-    assert resolve_thinking(kind, wanted) is None
-
-
-@pytest.mark.parametrize(("kind", "wanted"), [("thinking", False), ("instruct", True)])
-def test_asking_for_what_the_checkpoint_cannot_do_says_what_it_is(kind, wanted):
-    with pytest.raises(InvalidRequest, match=kind) as caught:
-        resolve_thinking(kind, wanted)
-    assert caught.value.param == "chat_template_kwargs.enable_thinking"
+@pytest.mark.parametrize(
+    ("pieces", "num_tokens"),
+    [(("abc",), 3), (("ab", "c</think>d"), 3), (("</think>abc",), 0), (("a", CLOSE_TAG, "b"), 1)],
+)
+def test_reasoning_tokens_are_those_before_the_tag(pieces, num_tokens):
+    assert read(*pieces)[1].num_reasoning_tokens == num_tokens

@@ -3,14 +3,13 @@ import pytest
 
 from server.engine import SamplingOptions
 from server.errors import InvalidRequest
-from server.protocol import parse_chat_request
-from server.sampling import fit_to_context, resolve_sampling
-from tests.fake_backend import make_body
+from server.sampling import fit_to_context, resolve_sampling, sample_choice
+from tests.fake_backend import make_body, parse_chat
 
 
 def resolve(defaults=(), **fields) -> SamplingOptions:
-    request = parse_chat_request(orjson.dumps(make_body(**fields)))
-    return resolve_sampling(request, dict(defaults), max_model_len=100)
+    request = parse_chat(orjson.dumps(make_body(**fields)))
+    return resolve_sampling(request, request.num_logprobs, dict(defaults), max_model_len=100)
 
 
 def test_nothing_said_is_neutral():
@@ -40,10 +39,21 @@ def test_logit_bias_keys_become_token_ids():
     assert resolve(logit_bias={"42": -100}).logit_bias == {42: -100.0}
 
 
-def test_several_greedy_answers_are_refused():
-    with pytest.raises(InvalidRequest) as caught:
-        resolve(n=2, temperature=0)
-    assert caught.value.param == "n"
+def test_token_ids_that_end_an_answer_are_passed_on():
+    assert resolve(stop_token_ids=[3, 1]).stop_token_ids == (3, 1)
+
+
+def test_the_first_choice_is_the_answer_that_a_single_one_would_be():
+    assert sample_choice(resolve(seed=5), 0) == resolve(seed=5)
+
+
+def test_choices_have_seeds_in_a_row():
+    assert [sample_choice(resolve(seed=5), index).seed for index in range(3)] == [5, 6, 7]
+    assert sample_choice(resolve(seed=2**63 - 1), 1).seed == -(2**63)
+
+
+def test_choices_without_a_seed_have_none():
+    assert sample_choice(resolve(), 1).seed is None
 
 
 def test_answer_may_fill_the_context_by_default():

@@ -8,21 +8,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+import orjson
+
 from multimodal.options import MediaOptions
-from server.errors import InvalidRequest
-from server.protocol import (
-    AssistantMessage,
-    ChatCompletionRequest,
+from server.content_parts import (
     ImageOptions,
     ImagePart,
     ImageUrlPart,
-    Message,
+    MediaPart,
     MmProcessorKwargs,
     Part,
     TextPart,
     VideoOptions,
-    VideoPart,
     VideoUrlPart,
+)
+from server.errors import InvalidRequest
+from server.protocol import (
+    AssistantMessage,
+    ChatCompletionRequest,
+    Message,
+    Tool,
+    ToolCall,
+    ToolMessage,
 )
 
 OPTION_NAMES = tuple(field.name for field in fields(MediaOptions))
@@ -42,22 +49,42 @@ class MediaSource:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Template-ready messages; one media source for each image and video in them, in order."""
+    """Template-ready messages; one media source for each image and video in them, in order.
+
+    `tools` are the functions that the model is told of.
+    """
 
     messages: list[dict[str, Any]]
     media: tuple[MediaSource, ...]
+    tools: tuple[dict[str, Any], ...] = ()
 
 
 def build_conversation(request: ChatCompletionRequest) -> Conversation:
-    """Raises: InvalidRequest for options that do not fit the media they are applied to."""
+    """Raises: InvalidRequest for options that do not fit the media they are applied to, and for
+    calls in the history whose arguments are not a JSON object."""
     shared = request.mm_processor_kwargs or MmProcessorKwargs()
     return Conversation(
-        messages=[_render_message(message) for message in request.messages],
+        messages=[_render_message(m, index) for index, m in enumerate(request.messages)],
         media=tuple(_iterate_media(request.messages, shared)),
+        tools=tuple(map(_render_tool, usable_tools(request))),
     )
 
 
-def _render_message(message: Message) -> dict[str, Any]:
+def usable_tools(request: ChatCompletionRequest) -> list[Tool]:
+    """The tools that may be called in this answer."""
+    return [] if request.tool_choice == "none" else request.tools or []
+
+
+def _render_tool(tool: Tool) -> dict[str, Any]:
+    function = tool.function
+    described: dict[str, Any] = {"name": function.name}
+    if function.description is not None:
+        described["description"] = function.description
+    described["parameters"] = function.parameters or {"type": "object", "properties": {}}
+    return {"type": "function", "function": described}
+
+
+def _render_message(message: Message, index: int) -> dict[str, Any]:
     rendered: dict[str, Any] = {
         "role": "system" if message.role == "developer" else message.role,
         "content": _render_content(message.content),
@@ -66,7 +93,27 @@ def _render_message(message: Message) -> dict[str, Any]:
         reasoning = message.reasoning_content or message.reasoning
         if reasoning:
             rendered["reasoning_content"] = reasoning
+        if message.tool_calls:
+            rendered["tool_calls"] = [
+                _render_call(call, f"messages[{index}].tool_calls[{number}]")
+                for number, call in enumerate(message.tool_calls)
+            ]
+    if isinstance(message, ToolMessage):
+        rendered["tool_call_id"] = message.tool_call_id
     return rendered
+
+
+def _render_call(call: ToolCall, param: str) -> dict[str, Any]:
+    """Templates take the arguments as an object."""
+    try:
+        arguments = orjson.loads(call.function.arguments or "{}")
+    except orjson.JSONDecodeError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        param = f"{param}.function.arguments"
+        raise InvalidRequest(f"`{param}` must be the text of a JSON object", "invalid_value", param)
+    function = {"name": call.function.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def _render_content(content: str | Sequence[Part] | None) -> str | list[dict[str, str]]:
@@ -91,7 +138,7 @@ def _iterate_media(messages: Sequence[Message], shared: MmProcessorKwargs) -> It
 
 
 def _find_source(
-    part: ImageUrlPart | ImagePart | VideoUrlPart | VideoPart,
+    part: MediaPart,
     shared: MmProcessorKwargs,
     param: str,
 ) -> MediaSource:

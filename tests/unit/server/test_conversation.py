@@ -2,14 +2,13 @@ import orjson
 import pytest
 
 from multimodal.options import MediaOptions
+from server.conversation import Conversation, build_conversation
 from server.errors import InvalidRequest
-from server.messages import Conversation, build_conversation
-from server.protocol import parse_chat_request
-from tests.fake_backend import image_part, make_body, video_part
+from tests.fake_backend import image_part, make_body, parse_chat, video_part
 
 
 def build(content="hi", **fields) -> Conversation:
-    return build_conversation(parse_chat_request(orjson.dumps(make_body(content, **fields))))
+    return build_conversation(parse_chat(orjson.dumps(make_body(content, **fields))))
 
 
 def find_options(part, **kwargs) -> MediaOptions:
@@ -123,3 +122,64 @@ def test_video_file_cannot_go_unsampled():
     with pytest.raises(InvalidRequest) as caught:
         find_options(video_part(), do_sample_frames=False)
     assert caught.value.param == "mm_processor_kwargs.do_sample_frames"
+
+
+TOOL = {"type": "function", "function": {"name": "look", "description": "Looks.", "strict": True}}
+SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}}
+
+
+def make_call(arguments, **fields):
+    function = {"name": "look", "arguments": arguments}
+    call = {"id": "call_1", "type": "function", "function": function}
+    return {"role": "assistant", "tool_calls": [call], **fields}
+
+
+def test_tools_are_described_as_templates_expect_them():
+    other = {"type": "function", "function": {"name": "go", "parameters": SCHEMA}}
+    look = {"name": "look", "description": "Looks."}
+    look["parameters"] = {"type": "object", "properties": {}}
+    assert build(tools=[TOOL, other]).tools == (
+        {"type": "function", "function": look},
+        {"type": "function", "function": {"name": "go", "parameters": SCHEMA}},
+    )
+
+
+@pytest.mark.parametrize("fields", [{}, {"tools": []}, {"tools": [TOOL], "tool_choice": "none"}])
+def test_model_is_told_of_no_tool_that_it_may_not_call(fields):
+    assert build(**fields).tools == ()
+
+
+def test_arguments_of_a_call_are_an_object_to_the_template():
+    (message,) = build(messages=[make_call('{"x": [1.5, "ż"]}')]).messages
+    (call,) = message["tool_calls"]
+    assert call == {
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "look", "arguments": {"x": [1.5, "ż"]}},
+    }
+    assert message["content"] == ""
+
+
+def test_call_without_arguments_has_none():
+    (message,) = build(messages=[make_call("")]).messages
+    assert message["tool_calls"][0]["function"]["arguments"] == {}
+
+
+@pytest.mark.parametrize("arguments", ["[7]", "null", '"x"', "{", '{"a": NaN}'])
+def test_arguments_that_are_no_object_are_refused_without_echo(arguments):
+    messages = [{"role": "user", "content": "hi"}, make_call(arguments)]
+    with pytest.raises(InvalidRequest) as caught:
+        build(messages=messages)
+    assert caught.value.param == "messages[1].tool_calls[0].function.arguments"
+    assert arguments not in caught.value.message
+
+
+def test_result_of_a_tool_may_hold_media():
+    result = {"role": "tool", "tool_call_id": "call_1", "content": [image_part("data:a")]}
+    conversation = build(messages=[make_call("{}"), result])
+    assert conversation.messages[1] == {
+        "role": "tool",
+        "tool_call_id": "call_1",
+        "content": [{"type": "image"}],
+    }
+    assert conversation.media[0].param == "messages[1].content[0].image_url"

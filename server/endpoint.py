@@ -1,0 +1,136 @@
+"""The endpoints that generate: the life of a request, from its body to the end of the answer."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import orjson
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from server.answer import Answer
+from server.ask import Ask, Caller, Dialect
+from server.choice import Delta
+from server.event_stream import send_event_stream
+from server.metrics import RequestRecord
+from server.preparation import Preparation
+from server.prepared import PreparedAnswer
+from server.request_io import read_json_body, run_while_connected, with_write_timeout
+from server.state import Backend, ServerState
+from server.tenant import tenant_of
+
+logger = logging.getLogger(__name__)
+
+_SOURCES_HEADER = "x-include-item-sources"  # opts in to `usage.prompt_tokens_details.item_sources`
+_WARNING_HEADER = "warning"
+
+
+class GenerationEndpoint:
+    """An ASGI endpoint, so that one function holds a request from the first byte to the last."""
+
+    def __init__(self, state: ServerState, dialect: Dialect) -> None:
+        self._state = state
+        self._dialect = dialect
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        http_request, settings = Request(scope, receive), self._state.settings
+        http_request.state.describe_error = self._dialect.describe_error
+        limits = settings.server
+        with self._state.metrics.track_request() as record, self._state.accept() as backend:
+            record.accept()
+            tenant = tenant_of(http_request.headers, settings.cache)
+            ask = self._dialect.parse(
+                await read_json_body(http_request, limits.max_body_bytes, limits.body_timeout_s),
+                Caller(tenant, backend.engine.model_info.name),
+            )
+            send = _with_warning(with_write_timeout(send, limits.write_timeout_s), ask.unknown)
+            exchange = _Exchange(self._state, backend, ask, record, tenant)
+            exchange.tells_sources = _SOURCES_HEADER in http_request.headers
+            del ask  # large, and not needed any more when the media are loaded
+            respond = exchange.respond(send, http_request.state.request_id)
+            await run_while_connected(receive, respond)
+
+
+class _Exchange:
+    """One accepted request with what it needs."""
+
+    def __init__(
+        self,
+        state: ServerState,
+        backend: Backend,
+        ask: Ask,
+        record: RequestRecord,
+        tenant: str,
+    ) -> None:
+        self.tells_sources = False
+        self._state = state
+        self._engine = backend.engine
+        self._preparation = Preparation(backend, state.settings, state.metrics, tenant)
+        self._ask: Ask | None = ask
+        self._format = ask.format
+        self._streams = bool(ask.request.stream)
+        self._record = record
+
+    async def respond(self, send: Send, request_id: str) -> None:
+        """Answer, whole or as a stream. However this ends, the engine holds nothing of it after."""
+        async with self._state.until_shutdown():
+            prepared = await self._prepare()
+        answer = prepared.answer
+        logger.debug("request %s runs as %s", request_id, self._format.answer_id)
+        try:
+            async with aclosing(answer.read(prepared.start(self._engine))) as deltas:
+                observed = self._observe_first(deltas)
+                if self._streams:
+                    await self._send_stream(send, answer, observed, request_id)
+                else:
+                    await self._send_whole(send, answer, observed)
+        finally:
+            self._state.metrics.completion_tokens.inc(answer.usage.num_completion_tokens)
+
+    async def _prepare(self) -> PreparedAnswer:
+        ask, self._ask = self._ask, None
+        assert ask is not None
+        return await self._preparation.prepare(ask, tells_sources=self.tells_sources)
+
+    async def _send_whole(self, send: Send, answer: Answer, deltas: AsyncIterator[Delta]) -> None:
+        async with self._state.until_shutdown():
+            body = await self._format.collect(answer, deltas)
+        response = Response(orjson.dumps(body), media_type="application/json")
+        start = {"status": 200, "headers": response.raw_headers}
+        await send({"type": "http.response.start", **start})
+        await send({"type": "http.response.body", "body": response.body})
+
+    async def _send_stream(
+        self, send: Send, answer: Answer, deltas: AsyncIterator[Delta], request_id: str
+    ) -> None:
+        events = self._format.iterate_events(answer, deltas)
+        limit = self._state.until_shutdown
+        failure = await send_event_stream(send, events, self._format, request_id, limit)
+        if failure is not None:
+            self._record.fail(status=200)
+
+    async def _observe_first(self, deltas: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
+        is_first = True
+        async for delta in deltas:
+            if is_first:
+                is_first = False
+                self._record.observe_first_output()
+            yield delta
+
+
+def _with_warning(send: Send, unknown: tuple[str, ...]) -> Send:
+    """`send` whose answer names the fields of the request that were ignored."""
+    if not unknown:
+        return send
+    names = ", ".join(unknown).encode("ascii", "replace").decode().replace('"', "'")
+    printable = "".join(character if character.isprintable() else "?" for character in names)
+
+    async def send_with_warning(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            warning = f'299 - "unknown fields are ignored: {printable}"'
+            MutableHeaders(scope=message)[_WARNING_HEADER] = warning
+        await send(message)
+
+    return send_with_warning

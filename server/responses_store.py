@@ -1,0 +1,142 @@
+"""Answers of the Responses API that are kept in memory, for requests that go on with them."""
+
+import sys
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+from server.body_data_url import BodyDataUrl
+from server.protocol import Message
+
+Key = tuple[str, str]  # tenant, id
+
+
+@dataclass(frozen=True, slots=True)
+class KeptResponse:
+    """A finished answer.
+
+    Attributes:
+        body: the response object, as JSON.
+        messages: the whole conversation without instructions; the answer is the last one.
+        item_ids: of the output items.
+    """
+
+    body: bytes
+    messages: tuple[Message, ...]
+    item_ids: tuple[str, ...]
+
+    @property
+    def output(self) -> list[dict[str, Any]]:
+        """The output items."""
+        items: list[dict[str, Any]] = orjson.loads(self.body)["output"]
+        return items
+
+
+class ResponseStore:
+    """Responses by tenant and id; the least recently used ones go first. Not thread-safe.
+
+    Responses that go on with one another share the messages, whose bytes count once.
+
+    Args:
+        max_bytes: 0 keeps nothing.
+        ttl_s: of a response, from its end on; one that is over goes with the next look or answer.
+        now: a clock in seconds.
+    """
+
+    def __init__(
+        self, max_bytes: int, ttl_s: float, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._ttl_s = ttl_s
+        self._now = now
+        self._kept: OrderedDict[Key, KeptResponse] = OrderedDict()
+        self._ends: deque[tuple[float, Key]] = deque()  # in the order of their time
+        self._items: dict[Key, Key] = {}  # an output item's key -> its response's
+        self._num_users: dict[int, int] = {}  # id of a message -> responses that hold it
+        self._num_bytes = 0
+
+    @property
+    def is_on(self) -> bool:
+        return self._max_bytes > 0
+
+    @property
+    def num_bytes(self) -> int:
+        """What is held, about."""
+        return self._num_bytes
+
+    def put(self, tenant: str, response_id: str, kept: KeptResponse) -> bool:
+        """Keep it, if it fits at all. Returns: whether it is kept."""
+        self._forget_ended()
+        if len(kept.body) + sum(map(count_bytes, kept.messages)) > self._max_bytes:
+            return False
+        key = (tenant, response_id)
+        self._kept[key] = kept
+        self._ends.append((self._now() + self._ttl_s, key))
+        self._items.update(((tenant, item_id), key) for item_id in kept.item_ids)
+        self._num_bytes += len(kept.body)
+        for message in kept.messages:
+            num_users = self._num_users.get(id(message), 0)
+            self._num_users[id(message)] = num_users + 1
+            self._num_bytes += 0 if num_users else count_bytes(message)
+        while self._num_bytes > self._max_bytes:
+            self._remove(next(iter(self._kept)))
+        return True
+
+    def get(self, tenant: str, response_id: str) -> KeptResponse | None:
+        self._forget_ended()
+        kept = self._kept.get((tenant, response_id))
+        if kept is not None:
+            self._kept.move_to_end((tenant, response_id))
+        return kept
+
+    def find_item(self, tenant: str, item_id: str) -> dict[str, Any] | None:
+        """An output item of a kept response."""
+        _, response_id = self._items.get((tenant, item_id), ("", ""))
+        kept = self.get(tenant, response_id)
+        items = kept.output if kept is not None else []
+        return next((item for item in items if item["id"] == item_id), None)
+
+    def delete(self, tenant: str, response_id: str) -> bool:
+        """Returns: whether there was one."""
+        if self.get(tenant, response_id) is None:
+            return False
+        self._remove((tenant, response_id))
+        return True
+
+    def _forget_ended(self) -> None:
+        while self._ends and self._ends[0][0] <= self._now():
+            _, key = self._ends.popleft()
+            if key in self._kept:
+                self._remove(key)
+
+    def _remove(self, key: Key) -> None:
+        kept = self._kept.pop(key)
+        for item_id in kept.item_ids:
+            del self._items[key[0], item_id]
+        self._num_bytes -= len(kept.body)
+        for message in kept.messages:
+            self._num_users[id(message)] -= 1
+            if not self._num_users[id(message)]:
+                del self._num_users[id(message)]
+                self._num_bytes -= count_bytes(message)
+
+
+def count_bytes(value: object) -> int:
+    """What a message holds in memory, its media included."""
+    num_bytes = sys.getsizeof(value)
+    if isinstance(value, BodyDataUrl):
+        return num_bytes + value.payload.nbytes
+    return num_bytes + sum(map(count_bytes, _iterate_parts(value)))
+
+
+def _iterate_parts(value: object) -> Iterator[object]:
+    if isinstance(value, BaseModel):
+        yield value.__dict__
+        yield from value.__dict__.values()
+    elif isinstance(value, list):
+        yield from value

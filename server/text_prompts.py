@@ -1,0 +1,43 @@
+"""The prompts of `/v1/completions`: no template, no media."""
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from multimodal.layout import ExpandedPrompt
+from server.errors import InvalidRequest
+from server.prepared import PreparedPrompt
+from server.text_protocol import MAX_PROMPTS, CompletionRequest
+from server.thinking import Thinking
+
+if TYPE_CHECKING:
+    from server.prompt import PromptRenderer  # imports transformers, which takes seconds
+
+
+def encode_prompts(request: CompletionRequest, renderer: "PromptRenderer") -> list[PreparedPrompt]:
+    """Raises: InvalidRequest for too many prompts, or tokens that the model does not have."""
+    prompts = request.prompts
+    if len(prompts) > MAX_PROMPTS:
+        raise InvalidRequest(
+            f"`prompt` has {len(prompts)} prompts; at most {MAX_PROMPTS}", "invalid_value", "prompt"
+        )
+    return [
+        PreparedPrompt(
+            ExpandedPrompt(_encode(prompt, renderer), ()), _load_nothing, Thinking(enabled=False)
+        )
+        for prompt in prompts
+    ]
+
+
+def _encode(prompt: str | list[int], renderer: "PromptRenderer") -> tuple[int, ...]:
+    if not prompt:
+        raise InvalidRequest("`prompt` must not be empty", "invalid_value", "prompt")
+    if isinstance(prompt, str):
+        return renderer.encode_prompt(prompt)
+    renderer.check_tokens(prompt, "prompt")
+    return tuple(prompt)
+
+
+async def _load_nothing(keys: Collection[str]) -> Mapping[str, torch.Tensor]:
+    return {}

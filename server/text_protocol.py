@@ -1,0 +1,73 @@
+"""The body of `POST /v1/completions`: text without a chat template."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, Tag, model_validator
+
+from server.body import STR_OR_LIST, unsupported
+from server.drawing import MAX_LOGPROBS, Drawing
+
+MAX_PROMPTS = 64
+DEFAULT_MAX_TOKENS = 16  # OpenAI's
+
+
+def _check_part(value: object) -> object:
+    if isinstance(value, str) or type(value) is int:
+        return value
+    if isinstance(value, list) and all(type(part) is int for part in value):
+        return value
+    raise ValueError("must be a text, a token id, or a list of token ids")
+
+
+PromptPart = Annotated[
+    Any, BeforeValidator(_check_part, json_schema_input_type=str | int | list[int])
+]
+
+
+class CompletionRequest(Drawing):
+    """`prompt` is a text or its tokens, or several of either; each gets `n` choices."""
+
+    model: str
+    prompt: Annotated[
+        Annotated[str, Tag("<str>")]
+        | Annotated[list[PromptPart], Field(min_length=1, fail_fast=True), Tag("<list>")],
+        STR_OR_LIST,
+    ]
+    echo: bool | None = None
+    logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
+    user: str | None = None
+
+    best_of: Annotated[Any, unsupported(1)] = None
+    prompt_logprobs: Annotated[Any, unsupported()] = None
+    suffix: Annotated[Any, unsupported("")] = None
+
+    @model_validator(mode="after")
+    def _check_echo(self) -> "CompletionRequest":
+        if self.echo and self.logprobs is not None:
+            raise ValueError("`echo` with `logprobs` is not supported: prompts have none here")
+        if self.echo and len(self.texts) != len(self.prompts):
+            raise ValueError("`echo` needs prompts that are text")
+        return self
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """One entry per prompt."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if all(isinstance(part, int) for part in self.prompt):
+            return [self.prompt]
+        return [part if isinstance(part, str | list) else [part] for part in self.prompt]
+
+    @property
+    def texts(self) -> list[str]:
+        """The prompts that are text."""
+        return [prompt for prompt in self.prompts if isinstance(prompt, str)]
+
+    @property
+    def token_limit(self) -> int | None:
+        return self.max_tokens or DEFAULT_MAX_TOKENS
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """None: none; k: the drawn token and the k most likely ones."""
+        return self.logprobs

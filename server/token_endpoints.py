@@ -1,0 +1,85 @@
+"""`/tokenize`, `/detokenize` and Anthropic's `/v1/messages/count_tokens`: prompts, no answers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from server.ask import Caller
+from server.body import parse_body
+from server.preparation import Preparation, check_model
+from server.request_io import read_json_body, run_while_connected
+from server.state import Backend, ServerState
+from server.tenant import tenant_of
+from server.tokens_protocol import DetokenizeRequest, TokenizeRequest
+
+Answerer = Callable[[bytearray, Caller, Backend, Preparation], Awaitable[dict[str, Any]]]
+
+
+class TokenEndpoint:
+    """An ASGI endpoint that reads JSON and answers with JSON, and leaves the engine alone.
+
+    Args:
+        describe_error: see `server.ask.Dialect`.
+    """
+
+    def __init__(
+        self,
+        state: ServerState,
+        answer: Answerer,
+        describe_error: Callable[[dict[str, Any], int], dict[str, Any]] | None = None,
+    ) -> None:
+        self._state = state
+        self._answer = answer
+        self._describe_error = describe_error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        http_request, settings = Request(scope, receive), self._state.settings
+        if self._describe_error is not None:
+            http_request.state.describe_error = self._describe_error
+        limits = settings.server
+        with self._state.accept() as backend:
+            body = await read_json_body(http_request, limits.max_body_bytes, limits.body_timeout_s)
+            tenant = tenant_of(http_request.headers, settings.cache)
+            caller = Caller(tenant, backend.engine.model_info.name)
+            preparation = Preparation(backend, settings, self._state.metrics, tenant)
+
+            async def respond() -> None:
+                async with self._state.until_shutdown():
+                    answer = await self._answer(body, caller, backend, preparation)
+                response = Response(orjson.dumps(answer), media_type="application/json")
+                await response(scope, receive, send)
+
+            await run_while_connected(receive, respond())
+
+
+async def tokenize(
+    body: bytearray, caller: Caller, backend: Backend, preparation: Preparation
+) -> dict[str, Any]:
+    """The tokens of a text or of a conversation, media included."""
+    request = parse_body(body, TokenizeRequest).request
+    check_model(request.model or caller.model, caller.model)
+    if request.prompt is not None:
+        tokens = await asyncio.to_thread(backend.renderer.encode_prompt, request.prompt)
+    else:
+        prompt = await preparation.prepare_chat(request.to_chat(caller.model))
+        tokens = prompt.expanded.token_ids
+    return {
+        "count": len(tokens),
+        "max_model_len": backend.engine.model_info.max_model_len,
+        "tokens": tokens,
+        "token_strs": backend.renderer.name_tokens(tokens) if request.return_token_strs else None,
+    }
+
+
+async def detokenize(
+    body: bytearray, caller: Caller, backend: Backend, preparation: Preparation
+) -> dict[str, Any]:
+    """The text of tokens, special ones included."""
+    request = parse_body(body, DetokenizeRequest).request
+    check_model(request.model or caller.model, caller.model)
+    return {"prompt": backend.renderer.decode_prompt(request.tokens)}

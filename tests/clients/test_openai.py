@@ -1,0 +1,399 @@
+"""The official Python client: chat, completions and responses."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import openai
+import pytest
+from asked import (
+    ADD,
+    ASK_WEATHER,
+    CITY_SCHEMA,
+    NO_THINKING,
+    NUMBER,
+    PICTURE_URL,
+    READ_NUMBER,
+    SUM,
+    TOOL_NAME,
+    WEATHER_ANSWER,
+    WEATHER_TEXT,
+    Reading,
+    read_number,
+    user,
+)
+from conftest import Server
+
+TOOL: Any = {"type": "function", "function": {"name": TOOL_NAME, "parameters": CITY_SCHEMA}}
+FORCED: Any = {"type": "function", "function": {"name": TOOL_NAME}}
+RESPONSES_TOOL: Any = {
+    "type": "function",
+    "name": TOOL_NAME,
+    "parameters": CITY_SCHEMA,
+    "strict": True,
+}
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=server.v1, api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def ask(client: openai.OpenAI, server: Server) -> Callable[..., Any]:
+    """A chat completion: greedy, short, without thinking unless it is asked for."""
+
+    def ask(messages: Any, **options: Any) -> Any:
+        defaults = {"temperature": 0, "max_tokens": 64, "extra_body": NO_THINKING}
+        return client.chat.completions.create(
+            model=server.model, messages=messages, **{**defaults, **options}
+        )
+
+    return ask
+
+
+@pytest.fixture
+def respond(client: openai.OpenAI, server: Server) -> Callable[..., Any]:
+    """A response: greedy, short, without thinking unless it is asked for."""
+
+    def respond(question: Any, **options: Any) -> Any:
+        defaults = {"temperature": 0, "max_output_tokens": 64, "reasoning": {"effort": "none"}}
+        return client.responses.create(
+            model=server.model, input=question, **{"store": False, **defaults, **options}
+        )
+
+    return respond
+
+
+def test_models_are_listed_and_found(client: openai.OpenAI, server: Server) -> None:
+    assert [model.id for model in client.models.list()] == [server.model]
+    assert client.models.retrieve(server.model).object == "model"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("another")
+
+
+# --- chat ---
+
+
+@pytest.mark.parametrize("messages, answer", [(read_number(), NUMBER), (user(ADD), SUM)])
+def test_chat_whole_and_streamed_agree(ask: Callable[..., Any], messages: Any, answer: str) -> None:
+    whole = ask(messages)
+    assert whole.choices[0].message.content == answer
+    assert whole.choices[0].finish_reason == "stop"
+    chunks = list(ask(messages, stream=True, stream_options={"include_usage": True}))
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == answer
+    assert chunks[-1].usage == whole.usage
+    usage = whole.usage
+    assert usage.prompt_tokens + usage.completion_tokens == usage.total_tokens
+
+
+def test_thinking_comes_apart_from_the_answer(ask: Callable[..., Any]) -> None:
+    message = ask(read_number(), extra_body=None).choices[0].message
+    assert message.content == NUMBER
+    assert message.reasoning_content and message.reasoning == message.reasoning_content
+    chunks = list(ask(read_number(), extra_body=None, stream=True))
+    deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
+    thought = "".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas)
+    assert thought == message.reasoning_content
+    assert "".join(delta.content or "" for delta in deltas) == NUMBER
+
+
+def test_reasoning_effort_none_turns_thinking_off(ask: Callable[..., Any]) -> None:
+    message = ask(user(ADD), extra_body=None, reasoning_effort="none").choices[0].message
+    assert message.content == SUM
+    assert not getattr(message, "reasoning_content", None)
+
+
+def test_reasoning_tokens_are_counted(ask: Callable[..., Any]) -> None:
+    usage = ask(user(ADD), extra_body=None).usage
+    assert 0 < usage.completion_tokens_details.reasoning_tokens < usage.completion_tokens
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", FORCED], ids=str)
+@pytest.mark.parametrize("is_thinking", [False, True], ids=["direct", "thinking"])
+def test_tool_call_goes_round(ask: Callable[..., Any], choice: Any, is_thinking: bool) -> None:
+    options = {"tools": [TOOL], "extra_body": None if is_thinking else NO_THINKING}
+    asked = ask(user(ASK_WEATHER), tool_choice=choice, **options).choices[0]
+    assert asked.finish_reason == "tool_calls"
+    (call,) = asked.message.tool_calls
+    assert call.function.name == TOOL_NAME
+    assert json.loads(call.function.arguments) == {"city": "Paris"}
+    messages = [
+        *user(ASK_WEATHER),
+        asked.message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": WEATHER_TEXT},
+    ]
+    answer = ask(messages, **options).choices[0]
+    assert (answer.message.content, answer.finish_reason) == (WEATHER_ANSWER, "stop")
+
+
+def test_tool_choice_none_calls_nothing(ask: Callable[..., Any]) -> None:
+    choice = ask(user(ADD), tools=[TOOL], tool_choice="none").choices[0]
+    assert not choice.message.tool_calls
+    assert choice.message.content
+
+
+def test_streamed_tool_call_accumulates(client: openai.OpenAI, server: Server) -> None:
+    with client.chat.completions.stream(
+        model=server.model,
+        messages=user(ASK_WEATHER),  # type: ignore[arg-type]
+        tools=[TOOL],
+        tool_choice="required",
+        temperature=0,
+        max_tokens=64,
+        extra_body=NO_THINKING,
+    ) as stream:
+        kinds = {event.type for event in stream}
+        (call,) = stream.get_final_completion().choices[0].message.tool_calls or []
+    assert "tool_calls.function.arguments.done" in kinds
+    assert json.loads(call.function.arguments)["city"]
+
+
+@pytest.mark.parametrize("extra_body", [None, NO_THINKING], ids=["thinking", "direct"])
+def test_parse_fills_a_type(client: openai.OpenAI, server: Server, extra_body: Any) -> None:
+    completion = client.chat.completions.parse(
+        model=server.model,
+        messages=read_number(),  # type: ignore[arg-type]
+        response_format=Reading,
+        temperature=0,
+        max_tokens=128,
+        extra_body=extra_body,
+    )
+    assert isinstance(completion.choices[0].message.parsed, Reading)
+
+
+def test_parse_fills_the_type_of_a_tool(client: openai.OpenAI, server: Server) -> None:
+    completion = client.chat.completions.parse(
+        model=server.model,
+        messages=read_number(),  # type: ignore[arg-type]
+        tools=[openai.pydantic_function_tool(Reading)],
+        tool_choice="required",
+        temperature=0,
+        max_tokens=64,
+        extra_body=NO_THINKING,
+    )
+    (call,) = completion.choices[0].message.tool_calls or []
+    assert isinstance(call.function.parsed_arguments, Reading)
+
+
+def test_json_object(ask: Callable[..., Any]) -> None:
+    answer = ask(user(ADD), response_format={"type": "json_object"}, max_tokens=256)
+    choice = answer.choices[0]
+    assert choice.message.content.lstrip().startswith("{")
+    if choice.finish_reason == "stop":  # nothing but the limit ends an object before its time
+        assert isinstance(json.loads(choice.message.content), dict)
+
+
+def test_two_choices_and_their_log_probabilities(ask: Callable[..., Any]) -> None:
+    choices = ask(user(ADD), n=2, logprobs=True, top_logprobs=3).choices
+    assert [choice.index for choice in choices] == [0, 1]
+    for choice in choices:
+        first = choice.logprobs.content[0]
+        assert first.logprob <= 0 and bytes(first.bytes).decode() == first.token
+        assert len(first.top_logprobs) == 3
+        assert "".join(token.token for token in choice.logprobs.content) == SUM
+
+
+def test_same_seed_gives_the_same_answer(ask: Callable[..., Any]) -> None:
+    question, options = user("Hello!"), {"temperature": 2, "max_tokens": 24}
+    first, second = (ask(question, seed=5, **options).choices[0].message for _ in range(2))
+    assert first.content == second.content
+
+
+def test_stop_ends_the_answer(ask: Callable[..., Any]) -> None:
+    choice = ask(user("Name three colors."), stop=[", "]).choices[0]
+    assert choice.finish_reason == "stop"
+    assert choice.message.content and ", " not in choice.message.content
+
+
+def test_limit_ends_the_answer(ask: Callable[..., Any]) -> None:
+    choice = ask(user("Name three colors."), max_tokens=None, max_completion_tokens=1).choices[0]
+    assert choice.finish_reason == "length"
+
+
+def test_logit_bias_forbids_a_token(client: openai.OpenAI, ask: Callable[..., Any]) -> None:
+    path = f"{str(client.base_url).removesuffix('/v1/')}/tokenize"
+    tokens = client.post(path, cast_to=dict, body={"prompt": SUM, "add_special_tokens": False})
+    (token,) = tokens["tokens"]
+    assert SUM not in ask(user(ADD), logit_bias={token: -100}).choices[0].message.content
+
+
+UNKNOWN_MODEL = {"model": "another"}
+FAULTS = [
+    (UNKNOWN_MODEL, openai.NotFoundError, "model"),
+    ({"temperature": 9}, openai.BadRequestError, "temperature"),
+    ({"max_tokens": 0}, openai.BadRequestError, "max_tokens"),
+    ({"messages": []}, openai.BadRequestError, "messages"),
+]
+
+
+@pytest.mark.parametrize("fields, error_type, param", FAULTS, ids=lambda value: str(value)[:24])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_fault_names_its_field(
+    client: openai.OpenAI,
+    server: Server,
+    fields: Any,
+    error_type: type[openai.APIStatusError],
+    param: str,
+    stream: bool,
+) -> None:
+    request = {"model": server.model, "messages": user(ADD), **fields}
+    with pytest.raises(error_type) as caught:
+        client.chat.completions.create(**request, stream=stream)
+    assert caught.value.param == param
+    assert caught.value.type and caught.value.body["message"]
+
+
+# --- completions ---
+
+
+def test_completion_whole_and_streamed_agree(client: openai.OpenAI, server: Server) -> None:
+    request: Any = {"model": server.model, "prompt": "red, ", "max_tokens": 4, "temperature": 0}
+    whole = client.completions.create(**request)
+    assert whole.usage and whole.usage.completion_tokens <= 4
+    chunks = list(client.completions.create(**request, stream=True))
+    assert "".join(c.choices[0].text for c in chunks if c.choices) == whole.choices[0].text
+
+
+def test_completion_of_several_prompts(client: openai.OpenAI, server: Server) -> None:
+    completion = client.completions.create(
+        model=server.model, prompt=["red", "blue"], max_tokens=1, logprobs=2, echo=False, n=2
+    )
+    assert [choice.index for choice in completion.choices] == [0, 1, 2, 3]
+    assert all(choice.logprobs and choice.logprobs.tokens for choice in completion.choices)
+
+
+# --- responses ---
+
+PICTURE_INPUT = [
+    {
+        "role": "user",
+        "content": [
+            {"type": "input_image", "image_url": PICTURE_URL, "detail": "auto"},
+            {"type": "input_text", "text": READ_NUMBER},
+        ],
+    }
+]
+
+
+@pytest.mark.parametrize("question, answer", [(PICTURE_INPUT, NUMBER), (ADD, SUM)])
+def test_response_whole_and_streamed_agree(
+    respond: Callable[..., Any], question: Any, answer: str
+) -> None:
+    whole = respond(question)
+    assert (whole.output_text, whole.status) == (answer, "completed")
+    events = list(respond(question, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert events[0].type == "response.created"
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == answer
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.output_text == answer
+    assert events[-1].response.usage.total_tokens == whole.usage.total_tokens
+
+
+def test_response_shows_its_reasoning(respond: Callable[..., Any]) -> None:
+    response = respond(PICTURE_INPUT, reasoning={"effort": "medium"})
+    thought, message = response.output
+    assert (thought.type, message.type) == ("reasoning", "message")
+    assert thought.content[0].text
+    assert response.usage.output_tokens_details.reasoning_tokens > 0
+    kinds = [event.type for event in respond(ADD, reasoning={"effort": "medium"}, stream=True)]
+    assert "response.reasoning_text.delta" in kinds
+
+
+@pytest.mark.parametrize("effort", ["none", "medium"])
+def test_response_tool_call_goes_round(respond: Callable[..., Any], effort: str) -> None:
+    options: Any = {"tools": [RESPONSES_TOOL], "reasoning": {"effort": effort}}
+    response = respond(ASK_WEATHER, tool_choice="required", **options)
+    (call,) = (item for item in response.output if item.type == "function_call")
+    assert json.loads(call.arguments) == {"city": "Paris"}
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": WEATHER_TEXT}
+    history = [*user(ASK_WEATHER), *response.output, result]
+    assert respond(history, **options).output_text == WEATHER_ANSWER
+
+
+def test_response_stream_helper_accumulates(client: openai.OpenAI, server: Server) -> None:
+    with client.responses.stream(
+        model=server.model,
+        input=ASK_WEATHER,
+        tools=[RESPONSES_TOOL],
+        tool_choice={"type": "function", "name": TOOL_NAME},
+        max_output_tokens=64,
+        reasoning={"effort": "none"},
+        store=False,
+    ) as stream:
+        for _ in stream:
+            pass
+        (call,) = stream.get_final_response().output
+    assert call.type == "function_call" and json.loads(call.arguments)["city"]
+
+
+def test_responses_parse_fills_a_type(client: openai.OpenAI, server: Server) -> None:
+    response = client.responses.parse(
+        model=server.model,
+        input=PICTURE_INPUT,  # type: ignore[arg-type]
+        text_format=Reading,
+        max_output_tokens=64,
+        reasoning={"effort": "none"},
+        store=False,
+    )
+    assert isinstance(response.output_parsed, Reading)
+
+
+def test_response_cut_short_is_incomplete(respond: Callable[..., Any]) -> None:
+    response = respond("Name three colors.", max_output_tokens=1)
+    assert response.status == "incomplete"
+    assert response.incomplete_details.reason == "max_output_tokens"
+
+
+def test_stored_response_goes_on_and_is_deleted(
+    client: openai.OpenAI, respond: Callable[..., Any]
+) -> None:
+    first = respond(ADD, store=True)
+    assert client.responses.retrieve(first.id).output_text == SUM
+    second = respond("What is 2 + 2?", previous_response_id=first.id, store=True)
+    assert second.previous_response_id == first.id
+    items = client.responses.input_items.list(second.id)
+    assert items.data
+    client.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(first.id)
+
+
+RESPONSE_FAULTS = [
+    (UNKNOWN_MODEL, openai.NotFoundError, "model"),
+    ({"temperature": 9}, openai.BadRequestError, "temperature"),
+    ({"previous_response_id": "resp_0"}, openai.BadRequestError, "previous_response_id"),
+]
+
+
+@pytest.mark.parametrize("fields, error_type, param", RESPONSE_FAULTS, ids=lambda v: str(v)[:24])
+def test_response_fault_names_its_field(
+    client: openai.OpenAI,
+    server: Server,
+    fields: Any,
+    error_type: type[openai.APIStatusError],
+    param: str,
+) -> None:
+    request = {"model": server.model, "input": ADD, **fields}
+    with pytest.raises(error_type) as caught:
+        client.responses.create(**request)
+    assert caught.value.param == param
+
+
+# --- without waiting ---
+
+
+async def test_async_client(server: Server) -> None:
+    async with openai.AsyncOpenAI(base_url=server.v1, api_key="none", max_retries=0) as client:
+        stream = await client.chat.completions.create(
+            model=server.model,
+            messages=user(ADD),  # type: ignore[arg-type]
+            temperature=0,
+            stream=True,
+            extra_body=NO_THINKING,
+        )
+        parts = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
+    assert "".join(parts) == SUM

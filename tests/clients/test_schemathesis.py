@@ -1,0 +1,27 @@
+"""Requests made up from the server's own OpenAPI document: what that promises is what it does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Server
+
+FOLDER = Path(__file__).parent
+COMMAND = Path(sys.executable).with_name("schemathesis")
+_TIMEOUT_S = 170
+
+
+@pytest.mark.timeout(_TIMEOUT_S + 10)
+def test_every_operation_keeps_its_promises(server: Server) -> None:
+    run = subprocess.run(
+        [COMMAND, "run", f"{server.url}/openapi.json", "--no-color"],
+        cwd=FOLDER,  # where its configuration is
+        env={**os.environ, "SERVER_MODEL": server.model},
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+    )
+    print(run.stdout, run.stderr)
+    assert run.returncode == 0
