@@ -52,6 +52,7 @@ def _make_ask(parsed: ParsedBody[MessagesRequest], caller: Caller) -> Ask:
         AnthropicFormat(caller.model, shows_thinking=_shows_thinking(request)),
         parsed.unknown,
         prefers_no_thinking=request.thinking is None and _template_switch(request) is None,
+        field_names=translation.field_names,
     )
 
 

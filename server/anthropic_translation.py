@@ -1,22 +1,10 @@
 """Anthropic's body -> the request that the core takes, and the names of its fields there."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import orjson
-
-from server.anthropic_content import (
-    Base64Source,
-    ImageBlock,
-    PartBlock,
-    SystemContent,
-    TextBlock,
-    ThinkingBlock,
-    ToolResultBlock,
-    ToolUseBlock,
-    VideoBlock,
-)
+from server.anthropic_conversation import AnthropicConversation
 from server.anthropic_protocol import (
     AssistantTurn,
     JsonFormat,
@@ -24,18 +12,10 @@ from server.anthropic_protocol import (
     ToolChoice,
     UserTurn,
 )
-from server.content_parts import (
-    ImageUrl,
-    ImageUrlPart,
-    Part,
-    TextPart,
-    VideoUrl,
-    VideoUrlPart,
-)
+from server.body import MAX_MESSAGES
 from server.drawing import Drawing
+from server.errors import InvalidRequest
 from server.protocol import (
-    AssistantMessage,
-    CalledFunction,
     ChatCompletionRequest,
     FunctionDefinition,
     JsonSchemaFormat,
@@ -43,17 +23,9 @@ from server.protocol import (
     NamedFunction,
     NamedSchema,
     NamedToolChoice,
-    SystemMessage,
     Tool,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
 )
 
-# Claude Code's first system block says who pays. It is another one in every request, so that no
-# prompt would begin like the one before.
-_BILLING_PREFIX = "x-anthropic-billing-header:"
-_ERROR_PREFIX = "Error: "
 _CHOICES: dict[str, Literal["none", "auto", "required"]] = {
     "auto": "auto",
     "any": "required",
@@ -74,17 +46,18 @@ class Translation:
 
 
 def translate(body: MessagesRequest) -> Translation:
-    """Anthropic's request as a chat request."""
-    conversation = _Conversation()
+    """Anthropic's request as a chat request. Raises: InvalidRequest."""
+    conversation = AnthropicConversation()
     if body.system is not None:
         conversation.add_system(body.system)
     for index, turn in enumerate(body.messages):
         if isinstance(turn, UserTurn):
             conversation.add_user(turn, f"messages[{index}]")
         elif isinstance(turn, AssistantTurn):
-            conversation.add_assistant(turn)
+            conversation.add_assistant(turn, f"messages[{index}]")
         else:
             conversation.add_system(turn.content)
+    _check_length(conversation.messages)
     drawing = {
         name: getattr(body, name) for name in Drawing.model_fields if name in body.model_fields_set
     }
@@ -104,109 +77,14 @@ def translate(body: MessagesRequest) -> Translation:
     return Translation(request, _name_format(body) | _FIELD_NAMES | conversation.field_names)
 
 
-class _Conversation:
-    """Collects the core's messages, and where in the body their parts are."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.field_names: dict[str, str] = {}
-
-    def add_system(self, content: SystemContent) -> None:
-        if isinstance(content, str):
-            self.messages.append(SystemMessage(role="system", content=content))
-            return
-        parts = [
-            TextPart(type="text", text=block.text)
-            for block in content
-            if not block.text.startswith(_BILLING_PREFIX)
-        ]
-        if parts:
-            self.messages.append(SystemMessage(role="system", content=parts))
-
-    def add_user(self, turn: UserTurn, param: str) -> None:
-        """Results become messages of their own; what stands between them stays there."""
-        if isinstance(turn.content, str):
-            self._add_user_message(turn.content, param)
-            return
-        run: list[tuple[str, PartBlock]] = []
-        for number, block in enumerate(turn.content):
-            place = f"{param}.content[{number}]"
-            if not isinstance(block, ToolResultBlock):
-                run.append((place, block))
-                continue
-            self._end_run(run, param)
-            self._add_result(block, place)
-        self._end_run(run, param)
-
-    def add_assistant(self, turn: AssistantTurn) -> None:
-        if isinstance(turn.content, str):
-            self.messages.append(AssistantMessage(role="assistant", content=turn.content))
-            return
-        blocks = turn.content
-        calls = [_translate_call(block) for block in blocks if isinstance(block, ToolUseBlock)]
-        thinking = [block.thinking for block in blocks if isinstance(block, ThinkingBlock)]
-        message = AssistantMessage(
-            role="assistant",
-            content="".join(block.text for block in blocks if isinstance(block, TextBlock)),
-            reasoning_content="".join(thinking) or None,
-            tool_calls=calls or None,
+def _check_length(messages: Sequence[Message]) -> None:
+    if not 1 <= len(messages) <= MAX_MESSAGES:
+        raise InvalidRequest(
+            f"`messages` must make 1 to {MAX_MESSAGES} messages, where each `tool_result` is one "
+            f"(given: {len(messages)})",
+            "invalid_value",
+            "messages",
         )
-        self.messages.append(message)
-
-    def _end_run(self, run: list[tuple[str, PartBlock]], param: str) -> None:
-        if run:
-            self._add_user_message(self._make_parts(run), param)
-            run.clear()
-
-    def _add_user_message(self, content: str | list[Part], param: str) -> None:
-        self.field_names[f"messages[{len(self.messages)}].content"] = f"{param}.content"
-        self.messages.append(UserMessage(role="user", content=content))
-
-    def _add_result(self, block: ToolResultBlock, place: str) -> None:
-        content: str | list[Part]
-        if isinstance(block.content, list):
-            placed = ((f"{place}.content[{i}]", part) for i, part in enumerate(block.content))
-            first = [TextPart(type="text", text=_ERROR_PREFIX)] if block.is_error else []
-            content = self._make_parts(placed, first) or ""
-        else:
-            content = (_ERROR_PREFIX if block.is_error else "") + (block.content or "")
-        message = ToolMessage(role="tool", content=content, tool_call_id=block.tool_use_id)
-        self.messages.append(message)
-
-    def _make_parts(
-        self, placed: Iterable[tuple[str, PartBlock]], first: Iterable[Part] = ()
-    ) -> list[Part]:
-        """The parts of the next message."""
-        parts = list(first)
-        for place, block in placed:
-            if isinstance(block, TextBlock):
-                parts.append(TextPart(type="text", text=block.text))
-                continue
-            part, field = _translate_media(block)
-            name = f"messages[{len(self.messages)}].content[{len(parts)}].{part.type}"
-            self.field_names[name] = f"{place}.source.{field}"
-            parts.append(part)
-        return parts
-
-
-def _translate_media(block: ImageBlock | VideoBlock) -> tuple[ImageUrlPart | VideoUrlPart, str]:
-    """The part, and the field of the source that holds the media."""
-    source = block.source
-    if isinstance(source, Base64Source):
-        url, field = f"data:{source.media_type};base64,{source.data}", "data"
-    else:
-        url, field = source.url, "url"
-    # Validation would make a plain string of a `BodyDataUrl`, with its header only.
-    if isinstance(block, ImageBlock):
-        image_url = ImageUrl.model_construct(url=url)
-        return ImageUrlPart.model_construct(type="image_url", image_url=image_url), field
-    video_url = VideoUrl.model_construct(url=url)
-    return VideoUrlPart.model_construct(type="video_url", video_url=video_url), field
-
-
-def _translate_call(block: ToolUseBlock) -> ToolCall:
-    arguments = orjson.dumps(block.input).decode()
-    return ToolCall(id=block.id, function=CalledFunction(name=block.name, arguments=arguments))
 
 
 def _iterate_tools(body: MessagesRequest) -> Iterator[Tool]:

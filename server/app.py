@@ -11,13 +11,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
+from server.anthropic_dialect import AnthropicDialect
 from server.chat_dialect import ChatDialect
 from server.endpoint import GenerationEndpoint
 from server.request_scope import RequestScope, error_response
 from server.routes import build_router
 from server.state import Backend, ServerState
 from server.text_dialect import TextDialect
-from server.token_endpoints import TokenEndpoint, detokenize, tokenize
+from server.token_endpoints import TokenEndpoint, count_message, detokenize, tokenize
 
 
 def create_app(
@@ -61,6 +62,10 @@ def _list_routes(state: ServerState) -> list[BaseRoute]:
     endpoints: dict[str, ASGIApp] = {
         "/v1/chat/completions": GenerationEndpoint(state, ChatDialect()),
         "/v1/completions": GenerationEndpoint(state, TextDialect()),
+        "/v1/messages": GenerationEndpoint(state, AnthropicDialect()),
+        "/v1/messages/count_tokens": TokenEndpoint(
+            state, count_message, AnthropicDialect().describe_error
+        ),
         "/tokenize": TokenEndpoint(state, tokenize),
         "/detokenize": TokenEndpoint(state, detokenize),
     }

@@ -1,6 +1,7 @@
 """A request in the core's terms, whichever endpoint it came to."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from server.answer_format import AnswerFormat
@@ -21,12 +22,14 @@ class Ask:
     """What to generate, and how to write it. `unknown` names fields that are ignored.
 
     `prefers_no_thinking`: a hybrid checkpoint does not think unless the request says so.
+    `field_names`: a field of `request` -> what the body calls it, for errors; see `named_by`.
     """
 
     request: ChatCompletionRequest | CompletionRequest
     format: AnswerFormat
     unknown: tuple[str, ...] = ()
     prefers_no_thinking: bool = False
+    field_names: Mapping[str, str] = field(default_factory=dict)
 
 
 class Dialect(Protocol):

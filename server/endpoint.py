@@ -14,6 +14,7 @@ from server.answer import Answer
 from server.ask import Ask, Caller, Dialect
 from server.choice import Delta
 from server.event_stream import send_event_stream
+from server.field_names import named_by
 from server.metrics import RequestRecord
 from server.preparation import Preparation
 from server.prepared import PreparedAnswer
@@ -92,7 +93,8 @@ class _Exchange:
     async def _prepare(self) -> PreparedAnswer:
         ask, self._ask = self._ask, None
         assert ask is not None
-        return await self._preparation.prepare(ask, tells_sources=self.tells_sources)
+        with named_by(ask.field_names):
+            return await self._preparation.prepare(ask, tells_sources=self.tells_sources)
 
     async def _send_whole(self, send: Send, answer: Answer, deltas: AsyncIterator[Delta]) -> None:
         async with self._state.until_shutdown():

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from multimodal.errors import MediaTooLarge, UnsupportedMedia
 from multimodal.items import FramesRef, ImageRef, MediaRef, VideoRef
 from server.body_data_url import BodyDataUrl
-from server.media_fetch import MediaFetcher, decode_data_url
 from server.conversation import MediaSource
+from server.media_fetch import MediaFetcher, decode_data_url
 from server.settings import MediaSettings
 
 _MAX_SHORT_CHARS = 1_000_000  # 0.1 ms of base64

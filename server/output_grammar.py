@@ -2,6 +2,8 @@
 import json
 from dataclasses import dataclass
 from typing import Any
+
+
 @dataclass(frozen=True, slots=True)
 class OutputGrammar:
     structural_tag: str

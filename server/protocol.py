@@ -16,7 +16,7 @@ from server.content_parts import Content, MmProcessorKwargs, TextContent
 from server.drawing import MAX_LOGPROBS, Drawing
 
 MAX_TOOLS = 128
-FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 
 
 def _check_schema(value: object) -> object:

@@ -13,4 +13,5 @@ def tenant_of(headers: Headers, settings: CacheSettings) -> str:
     api_key = headers.get("authorization") or headers.get("x-api-key")
     if settings.tenant_salt == "none" or not api_key:
         return ""
+    api_key = api_key.removeprefix("Bearer ")  # as `x-api-key` has it
     return str(blake3(api_key.encode()).hexdigest()[:_SALT_CHARACTERS])

@@ -9,8 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from server.anthropic_dialect import describe_count, parse_count
 from server.ask import Caller
 from server.body import parse_body
+from server.field_names import named_by
 from server.preparation import Preparation, check_model
 from server.request_io import read_json_body, run_while_connected
 from server.state import Backend, ServerState
@@ -74,6 +76,19 @@ async def tokenize(
         "tokens": tokens,
         "token_strs": backend.renderer.name_tokens(tokens) if request.return_token_strs else None,
     }
+
+
+async def count_message(
+    body: bytearray, caller: Caller, backend: Backend, preparation: Preparation
+) -> dict[str, Any]:
+    """How many tokens the prompt of a message would have."""
+    ask = parse_count(body, caller)
+    check_model(ask.request.model, caller.model)
+    with named_by(ask.field_names):
+        prompt = await preparation.prepare_chat(
+            ask.request, prefers_no_thinking=ask.prefers_no_thinking
+        )
+    return describe_count(len(prompt.expanded.token_ids))
 
 
 async def detokenize(

@@ -97,6 +97,28 @@ def test_tool_call_goes_round(
     assert text_of(client.messages.create(**request_(history, **options))) == WEATHER_ANSWER
 
 
+def test_tool_may_return_a_picture(
+    client: anthropic.Anthropic, request_: Callable[..., Any]
+) -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": TOOL_NAME, "input": {"city": "Paris"}}
+    num_tokens = []
+    for content in ([], [{"type": "image", "source": SOURCE}]):
+        result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": content}
+        history = [*user(ASK_WEATHER), {"role": "assistant", "content": [call]}, *user([result])]
+        message = client.messages.create(**request_(history, tools=[TOOL], max_tokens=8))
+        num_tokens.append(message.usage.input_tokens)
+    assert num_tokens[1] - num_tokens[0] > 16
+
+
+def test_answers_and_faults_have_a_request_id(
+    client: anthropic.Anthropic, request_: Callable[..., Any]
+) -> None:
+    assert client.messages.create(**request_(user(ADD)))._request_id
+    with pytest.raises(anthropic.BadRequestError) as caught:
+        client.messages.create(**request_([]))
+    assert caught.value.request_id
+
+
 def test_streamed_tool_call_accumulates(
     client: anthropic.Anthropic, request_: Callable[..., Any]
 ) -> None:

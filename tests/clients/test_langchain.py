@@ -74,6 +74,14 @@ def test_responses_show_their_reasoning(server: Server) -> None:
     assert [block["type"] for block in blocks] == ["reasoning", "text"]
 
 
+def test_only_what_is_new_is_sent(server: Server) -> None:
+    options = {"use_responses_api": True, "use_previous_response_id": True}
+    model = make_model(server, reasoning={"effort": "none"}, store=True, **options)
+    first = model.invoke(ADD)
+    second = model.invoke([HumanMessage(ADD), first, HumanMessage("What is 2 + 2?")])
+    assert (first.text, second.text) == (SUM, "4")
+
+
 @pytest.mark.parametrize("choice", ["auto", "any", TOOL_NAME])
 def test_tool_call_goes_round(model: ChatOpenAI, choice: str) -> None:
     asked = model.bind_tools([TOOL], tool_choice=choice).invoke(ASK_WEATHER)

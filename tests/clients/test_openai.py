@@ -114,7 +114,8 @@ def test_reasoning_tokens_are_counted(ask: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("choice", ["auto", "required", FORCED], ids=str)
 @pytest.mark.parametrize("is_thinking", [False, True], ids=["direct", "thinking"])
 def test_tool_call_goes_round(ask: Callable[..., Any], choice: Any, is_thinking: bool) -> None:
-    options = {"tools": [TOOL], "extra_body": None if is_thinking else NO_THINKING}
+    extra_body = None if is_thinking else NO_THINKING
+    options = {"tools": [TOOL], "parallel_tool_calls": False, "extra_body": extra_body}
     asked = ask(user(ASK_WEATHER), tool_choice=choice, **options).choices[0]
     assert asked.finish_reason == "tool_calls"
     (call,) = asked.message.tool_calls
@@ -206,6 +207,31 @@ def test_stop_ends_the_answer(ask: Callable[..., Any]) -> None:
     choice = ask(user("Name three colors."), stop=[", "]).choices[0]
     assert choice.finish_reason == "stop"
     assert choice.message.content and ", " not in choice.message.content
+
+
+def test_stop_may_stay_in_the_answer(ask: Callable[..., Any]) -> None:
+    extra_body = {**NO_THINKING, "include_stop_str_in_output": True}
+    choice = ask(user("Name three colors."), stop=[", "], extra_body=extra_body).choices[0]
+    assert choice.message.content.endswith(", ")
+
+
+def test_choice_is_made_among_texts(ask: Callable[..., Any]) -> None:
+    extra_body = {**NO_THINKING, "structured_outputs": {"choice": ["cat", "dog"]}}
+    assert ask(user(ADD), extra_body=extra_body).choices[0].message.content in ("cat", "dog")
+
+
+def test_usage_grows_with_the_chunks(ask: Callable[..., Any]) -> None:
+    options: Any = {"include_usage": True, "continuous_usage_stats": True}
+    chunks = list(ask(user("Name three colors."), stream=True, stream_options=options))
+    counts = [chunk.usage.completion_tokens for chunk in chunks]
+    assert counts == sorted(counts) and counts[-1] > counts[0]
+
+
+def test_answers_and_faults_have_a_request_id(ask: Callable[..., Any]) -> None:
+    assert ask(user(ADD))._request_id
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(user(ADD), temperature=9)
+    assert caught.value.request_id
 
 
 def test_limit_ends_the_answer(ask: Callable[..., Any]) -> None:

@@ -8,6 +8,7 @@ from server.anthropic_translation import Translation, translate
 from server.body import parse_body
 from server.body_data_url import BodyDataUrl
 from server.conversation import build_conversation
+from server.errors import InvalidRequest
 from server.protocol import ChatCompletionRequest
 
 SOURCE = {"type": "base64", "media_type": "image/png", "data": "QUJD"}
@@ -165,6 +166,31 @@ def test_place_of_a_url_is_its_url():
     translation = translate_body(make_turn("user", content))
     (source,) = build_conversation(translation.request).media
     assert translation.field_names[source.param] == "messages[0].content[0].source.url"
+
+
+@pytest.mark.parametrize("num_strings, num_results", [(4096, 2), (0, 0)])
+def test_number_of_messages_is_bounded(num_strings, num_results):
+    strings = [make_turn("user", "hi")] * (num_strings - 1)
+    results = make_turn("user", [make_result()] * num_results)
+    with pytest.raises(InvalidRequest) as caught:
+        translate_body(*strings, results if num_results else make_turn("system", []))
+    assert caught.value.param == "messages"
+
+
+def test_number_of_calls_in_a_message_is_bounded():
+    translate_body(make_turn("assistant", [CALL] * 128))
+    with pytest.raises(InvalidRequest) as caught:
+        translate_body(make_turn("user", "hi"), make_turn("assistant", [CALL] * 129))
+    assert caught.value.param == "messages[1].content"
+
+
+def test_input_that_is_nested_too_deeply_is_refused():
+    body = orjson.dumps({"model": "qwen", "messages": [make_turn("assistant", [TEXT, CALL])]})
+    deep = b'{"a":' * 500 + b"1" + b"}" * 500
+    body = body.replace(b'["the","cat"]', deep)
+    with pytest.raises(InvalidRequest) as caught:
+        translate(parse_body(body, MessagesRequest).request)
+    assert caught.value.param == "messages[0].content[1].input"
 
 
 def test_drawing_is_kept():

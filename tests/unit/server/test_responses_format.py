@@ -204,9 +204,7 @@ def make_tokens(*words: str) -> tuple[TokenLogprob, ...]:
 
 def make_word_chunk(*words: str, finish: str | None = None) -> GenerationChunk:
     ids = tuple(CLOSE_ID if word == "</think>" else 1 for word in words)
-    return make_chunk(
-        "".join(words), token_ids=ids, logprobs=make_tokens(*words), finish=finish
-    )
+    return make_chunk("".join(words), token_ids=ids, logprobs=make_tokens(*words), finish=finish)
 
 
 INCLUDED = {"include": ["message.output_text.logprobs"], "top_logprobs": 1}
