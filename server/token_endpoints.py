@@ -14,6 +14,7 @@ from server.ask import Caller
 from server.body import parse_body
 from server.field_names import named_by
 from server.preparation import Preparation, check_model
+from server.protocol import ChatCompletionRequest
 from server.request_io import read_json_body, run_while_connected
 from server.state import Backend, ServerState
 from server.tenant import tenant_of
@@ -83,10 +84,12 @@ async def count_message(
 ) -> dict[str, Any]:
     """How many tokens the prompt of a message would have."""
     ask = parse_count(body, caller)
-    check_model(ask.request.model, caller.model)
+    request = ask.request
+    assert isinstance(request, ChatCompletionRequest)
+    check_model(request.model, caller.model)
     with named_by(ask.field_names):
         prompt = await preparation.prepare_chat(
-            ask.request, prefers_no_thinking=ask.prefers_no_thinking
+            request, prefers_no_thinking=ask.prefers_no_thinking
         )
     return describe_count(len(prompt.expanded.token_ids))
 
