@@ -15,6 +15,9 @@ from server.anthropic_dialect import AnthropicDialect
 from server.chat_dialect import ChatDialect
 from server.endpoint import GenerationEndpoint
 from server.request_scope import RequestScope, error_response
+from server.responses_dialect import ResponsesDialect
+from server.responses_routes import build_responses_router
+from server.responses_store import ResponseStore
 from server.routes import build_router
 from server.state import Backend, ServerState
 from server.text_dialect import TextDialect
@@ -43,6 +46,8 @@ def create_app(
                 await asyncio.gather(loading, return_exceptions=True)
             await state.close()
 
+    kept = state.settings.responses
+    responses = ResponseStore(kept.store_max_bytes, kept.store_ttl_s)
     app = FastAPI(
         title="qwen3vl-serve",
         docs_url=None,  # both pages load scripts from elsewhere
@@ -51,17 +56,19 @@ def create_app(
         redirect_slashes=False,
         lifespan=lifespan,
         exception_handlers={HTTPException: _answer_routing_error},
-        routes=_list_routes(state),
+        routes=_list_routes(state, responses),
     )
     app.include_router(build_router(state))
+    app.include_router(build_responses_router(state, responses))
     app.add_middleware(RequestScope)
     return app
 
 
-def _list_routes(state: ServerState) -> list[BaseRoute]:
+def _list_routes(state: ServerState, responses: ResponseStore) -> list[BaseRoute]:
     endpoints: dict[str, ASGIApp] = {
         "/v1/chat/completions": GenerationEndpoint(state, ChatDialect()),
         "/v1/completions": GenerationEndpoint(state, TextDialect()),
+        "/v1/responses": GenerationEndpoint(state, ResponsesDialect(responses)),
         "/v1/messages": GenerationEndpoint(state, AnthropicDialect()),
         "/v1/messages/count_tokens": TokenEndpoint(
             state, count_message, AnthropicDialect().describe_error

@@ -3,7 +3,8 @@
 ServeError
 ├── ClientError
 │   ├── InvalidRequest          the body does not say what it must, or asks for what is not offered
-│   ├── ModelNotFound           another model is served here
+│   ├── NotFound                there is no such thing here
+│   │   └── ModelNotFound       another model is served here
 │   ├── BodyTimeout             the body did not arrive within `server.body_timeout_s`
 │   ├── PayloadTooLarge         the body exceeds `server.max_body_bytes`
 │   └── UnsupportedContentType  the body is not declared as JSON, or is compressed
@@ -65,7 +66,11 @@ class InvalidRequest(ClientError):
     pass
 
 
-class ModelNotFound(ClientError):
+class NotFound(ClientError):
+    pass
+
+
+class ModelNotFound(NotFound):
     pass
 
 
@@ -99,7 +104,7 @@ class NotReady(ServerError):
 
 _STATUS: Mapping[type[Exception], int] = {
     InvalidRequest: 400,
-    ModelNotFound: 404,
+    NotFound: 404,
     BodyTimeout: 408,
     PayloadTooLarge: 413,
     UnsupportedContentType: 415,

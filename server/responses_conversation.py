@@ -104,7 +104,7 @@ class ResponsesConversation:
             case FunctionCallItem():
                 self._add_call(item, param)
             case FunctionCallOutputItem():
-                content = self._make_content(item.output)
+                content = self._make_content(item.output) or ""
                 message = ToolMessage(role="tool", content=content, tool_call_id=item.call_id)
                 self._add(message, f"{param}.output")
             case SystemItem():
@@ -119,7 +119,8 @@ class ResponsesConversation:
         draft, self._draft = self._draft, None
         if draft is None:
             return
-        message = AssistantMessage(
+        # Not validated: the limits of a body do not hold for what a model wrote.
+        message = AssistantMessage.model_construct(
             role="assistant",
             content="".join(draft.texts) if draft.texts else None,
             reasoning_content="\n\n".join(filter(None, draft.reasoning)) or None,

@@ -29,7 +29,12 @@ class ResponsesDialect:
         translation = translate(request, history, find_item, detaches=keeps)
         keeper = Keeper(self._store, caller.tenant, translation.conversation) if keeps else None
         answer_format = ResponsesFormat(request, caller.model, keeper)
-        return Ask(translation.request, answer_format, parsed.unknown)
+        return Ask(
+            translation.request,
+            answer_format,
+            parsed.unknown,
+            field_names=translation.field_names,
+        )
 
     def describe_error(self, body: dict[str, Any], status: int) -> dict[str, Any]:
         return body

@@ -69,6 +69,7 @@ OutputPart = Annotated[
 ]
 InputTexts = Annotated[list[InputTextPart], Field(min_length=1, fail_fast=True)]
 InputParts = Annotated[list[InputPart], Field(min_length=1, fail_fast=True)]
+ResultParts = Annotated[list[InputPart], Field(fail_fast=True)]
 OutputParts = Annotated[list[OutputPart], Field(fail_fast=True)]
 
 
@@ -135,7 +136,7 @@ class FunctionCallOutputItem(Item):
     type: Literal["function_call_output"]
     call_id: str
     output: Annotated[
-        Annotated[str, Tag("<str>")] | Annotated[InputParts, Tag("<list>")], STR_OR_LIST
+        Annotated[str, Tag("<str>")] | Annotated[ResultParts, Tag("<list>")], STR_OR_LIST
     ]
 
 

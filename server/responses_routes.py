@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.errors import InvalidRequest, ModelNotFound
+from server.errors import InvalidRequest, NotFound
 from server.responses_listing import list_items
 from server.responses_store import KeptResponse, ResponseStore
 from server.state import ServerState
@@ -17,7 +17,7 @@ from server.tenant import tenant_of
 _LIMIT = re.compile(r"[1-9][0-9]?|100")  # this, the default and the order are OpenAI's
 
 
-class ResponseNotFound(ModelNotFound):
+class ResponseNotFound(NotFound):
     """No such response is kept for this client."""
 
     def __init__(self) -> None:

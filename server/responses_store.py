@@ -37,6 +37,14 @@ class KeptResponse:
         return items
 
 
+@dataclass(slots=True)
+class _Held:
+    """A message that is kept; `num_users` counts the responses that hold it."""
+
+    num_bytes: int
+    num_users: int = 0
+
+
 class ResponseStore:
     """Responses by tenant and id; the least recently used ones go first. Not thread-safe.
 
@@ -57,7 +65,7 @@ class ResponseStore:
         self._kept: OrderedDict[Key, KeptResponse] = OrderedDict()
         self._ends: deque[tuple[float, Key]] = deque()  # in the order of their time
         self._items: dict[Key, Key] = {}  # an output item's key -> its response's
-        self._num_users: dict[int, int] = {}  # id of a message -> responses that hold it
+        self._held: dict[int, _Held] = {}  # by the id of the message
         self._num_bytes = 0
 
     @property
@@ -72,17 +80,18 @@ class ResponseStore:
     def put(self, tenant: str, response_id: str, kept: KeptResponse) -> bool:
         """Keep it, if it fits at all. Returns: whether it is kept."""
         self._forget_ended()
-        if len(kept.body) + sum(map(count_bytes, kept.messages)) > self._max_bytes:
+        held = [self._held.get(id(m)) or _Held(count_bytes(m)) for m in kept.messages]
+        if len(kept.body) + sum(one.num_bytes for one in held) > self._max_bytes:
             return False
         key = (tenant, response_id)
         self._kept[key] = kept
         self._ends.append((self._now() + self._ttl_s, key))
         self._items.update(((tenant, item_id), key) for item_id in kept.item_ids)
         self._num_bytes += len(kept.body)
-        for message in kept.messages:
-            num_users = self._num_users.get(id(message), 0)
-            self._num_users[id(message)] = num_users + 1
-            self._num_bytes += 0 if num_users else count_bytes(message)
+        for message, one in zip(kept.messages, held, strict=True):
+            self._num_bytes += 0 if one.num_users else one.num_bytes
+            one.num_users += 1
+            self._held[id(message)] = one
         while self._num_bytes > self._max_bytes:
             self._remove(next(iter(self._kept)))
         return True
@@ -120,10 +129,11 @@ class ResponseStore:
             del self._items[key[0], item_id]
         self._num_bytes -= len(kept.body)
         for message in kept.messages:
-            self._num_users[id(message)] -= 1
-            if not self._num_users[id(message)]:
-                del self._num_users[id(message)]
-                self._num_bytes -= count_bytes(message)
+            one = self._held[id(message)]
+            one.num_users -= 1
+            if not one.num_users:
+                del self._held[id(message)]
+                self._num_bytes -= one.num_bytes
 
 
 def count_bytes(value: object) -> int:

@@ -9,6 +9,8 @@ from server.body import MAX_MESSAGES
 from server.drawing import Drawing
 from server.errors import InvalidRequest
 from server.protocol import (
+    MAX_TOOLS,
+    AssistantMessage,
     ChatCompletionRequest,
     JsonSchemaFormat,
     Message,
@@ -78,20 +80,30 @@ def translate(
         for index, item in enumerate(body.input):
             conversation.add(item, f"input[{index}]")
     conversation.close()
-    _check_length(conversation.messages)
     instructions = _describe_instructions(body)
     names = conversation.name_fields(len(instructions))
-    request = _translate_request(body, [*instructions, *conversation.messages])
+    messages = [*instructions, *conversation.messages]
+    _check_lengths(messages)
+    request = _translate_request(body, messages)
     return Translation(request, _FIELD_NAMES | names, len(instructions))
 
 
-def _check_length(messages: Sequence[Message]) -> None:
+def _check_lengths(messages: Sequence[Message]) -> None:
+    """The core's limits, which items do not have by themselves."""
     if len(messages) > MAX_MESSAGES:
         raise InvalidRequest(
-            f"`input` and the conversation of `previous_response_id` have {len(messages)} messages "
-            f"together; at most {MAX_MESSAGES}",
+            f"`input`, `instructions` and the conversation of `previous_response_id` have "
+            f"{len(messages)} messages together; at most {MAX_MESSAGES}",
             "too_complex",
-            "previous_response_id",
+            "input",
+        )
+    calls = (m.tool_calls for m in messages if isinstance(m, AssistantMessage) and m.tool_calls)
+    most = max(map(len, calls), default=0)
+    if most > MAX_TOOLS:
+        raise InvalidRequest(
+            f"`input` has {most} items `function_call` in a row; at most {MAX_TOOLS}",
+            "too_complex",
+            "input",
         )
 
 

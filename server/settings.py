@@ -329,7 +329,7 @@ class ResponsesSettings(_Group):
     """The Responses API's memory of its answers."""
 
     store_max_bytes: int = Field(
-        default=0,
+        default=64 * _MIB,
         ge=0,
         description="Memory for responses kept for `previous_response_id`; 0 keeps none.",
     )

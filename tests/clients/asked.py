@@ -36,7 +36,7 @@ class Reading(BaseModel):
     number: int
 
 
-def read_number() -> list[dict[str, Any]]:
+def read_number() -> Any:
     """A chat message with the picture of a number."""
     content = [
         {"type": "image_url", "image_url": {"url": PICTURE_URL}},
@@ -45,6 +45,6 @@ def read_number() -> list[dict[str, Any]]:
     return user(content)
 
 
-def user(content: Any) -> list[dict[str, Any]]:
+def user(content: Any) -> Any:
     """A conversation of one message; `content` is text or a list of parts."""
     return [{"role": "user", "content": content}]

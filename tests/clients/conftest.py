@@ -71,7 +71,9 @@ def _show_log(request: pytest.FixtureRequest, server: Server, log_path: Path) ->
 def _start(url: str, log_path: Path) -> subprocess.Popen[bytes]:
     port = url.rpartition(":")[2]
     command = [str(COMMAND), "serve", "demo", "--port", port, "--host", "127.0.0.1", *OPTIONS]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    command += ["--host-dir", str(log_path.with_name("cache"))]
+    inherited = {n: v for n, v in os.environ.items() if not n.startswith(("QWEN3VL_", "VLLM_"))}
+    environment = {**inherited, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with log_path.open("wb") as log:
         return subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True

@@ -122,7 +122,7 @@ def test_parallel_tools_are_chosen_freely(server: Server) -> None:
     calls = over_openai(Mode.PARALLEL_TOOLS)(server).create(
         model=server.model,
         messages=user(ASK_WEATHER),
-        response_model=Iterable[weather],  # type: ignore[valid-type]
+        response_model=Iterable[weather],
         max_retries=1,
         **CHAT_OPTIONS,
     )

@@ -43,7 +43,7 @@ def make_model(server: Server, **options: Any) -> ChatOpenAI:
     return ChatOpenAI(
         model=server.model,
         base_url=server.v1,
-        api_key="none",  # type: ignore[arg-type]
+        api_key="none",
         temperature=0,
         max_tokens=128,
         max_retries=0,
@@ -63,7 +63,7 @@ def test_whole_and_streamed_agree(model: ChatOpenAI, question: Any, answer: str)
     assert whole.usage_metadata and whole.usage_metadata["output_tokens"] > 0
     streamed = AIMessageChunk("")
     for chunk in model.stream([question]):
-        streamed += chunk  # type: ignore[assignment]
+        streamed += chunk
     assert streamed.text == answer
     assert streamed.usage_metadata and streamed.usage_metadata["total_tokens"] > 0
 
@@ -96,7 +96,7 @@ def test_tool_call_goes_round(model: ChatOpenAI, choice: str) -> None:
 def test_streamed_tool_call_accumulates(model: ChatOpenAI) -> None:
     streamed = AIMessageChunk("")
     for chunk in model.bind_tools([TOOL], tool_choice="any").stream(ASK_WEATHER):
-        streamed += chunk  # type: ignore[assignment]
+        streamed += chunk
     (call,) = streamed.tool_calls
     assert call["name"] == TOOL_NAME and isinstance(call["args"]["city"], str)
 

@@ -13,7 +13,10 @@ NODE = shutil.which("node")
 _TIMEOUT_S = 110
 
 
-@pytest.mark.skipif(NODE is None, reason="there is no node on this machine")
+@pytest.mark.skipif(
+    NODE is None or not (FOLDER / "node_modules").is_dir(),
+    reason="there is no node here, or no npm to install its packages",
+)
 @pytest.mark.parametrize("file", sorted(path.name for path in FOLDER.glob("*.test.mjs")))
 def test_file_passes(server: Server, file: str) -> None:
     assert NODE is not None

@@ -1,4 +1,4 @@
-"""The official Python client: chat, completions and responses."""
+"""The official Python client: chat and completions."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -12,8 +12,6 @@ from asked import (
     CITY_SCHEMA,
     NO_THINKING,
     NUMBER,
-    PICTURE_URL,
-    READ_NUMBER,
     SUM,
     TOOL_NAME,
     WEATHER_ANSWER,
@@ -26,12 +24,6 @@ from conftest import Server
 
 TOOL: Any = {"type": "function", "function": {"name": TOOL_NAME, "parameters": CITY_SCHEMA}}
 FORCED: Any = {"type": "function", "function": {"name": TOOL_NAME}}
-RESPONSES_TOOL: Any = {
-    "type": "function",
-    "name": TOOL_NAME,
-    "parameters": CITY_SCHEMA,
-    "strict": True,
-}
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +43,6 @@ def ask(client: openai.OpenAI, server: Server) -> Callable[..., Any]:
         )
 
     return ask
-
-
-@pytest.fixture
-def respond(client: openai.OpenAI, server: Server) -> Callable[..., Any]:
-    """A response: greedy, short, without thinking unless it is asked for."""
-
-    def respond(question: Any, **options: Any) -> Any:
-        defaults = {"temperature": 0, "max_output_tokens": 64, "reasoning": {"effort": "none"}}
-        return client.responses.create(
-            model=server.model, input=question, **{"store": False, **defaults, **options}
-        )
-
-    return respond
 
 
 def test_models_are_listed_and_found(client: openai.OpenAI, server: Server) -> None:
@@ -139,7 +118,7 @@ def test_tool_choice_none_calls_nothing(ask: Callable[..., Any]) -> None:
 def test_streamed_tool_call_accumulates(client: openai.OpenAI, server: Server) -> None:
     with client.chat.completions.stream(
         model=server.model,
-        messages=user(ASK_WEATHER),  # type: ignore[arg-type]
+        messages=user(ASK_WEATHER),
         tools=[TOOL],
         tool_choice="required",
         temperature=0,
@@ -156,7 +135,7 @@ def test_streamed_tool_call_accumulates(client: openai.OpenAI, server: Server) -
 def test_parse_fills_a_type(client: openai.OpenAI, server: Server, extra_body: Any) -> None:
     completion = client.chat.completions.parse(
         model=server.model,
-        messages=read_number(),  # type: ignore[arg-type]
+        messages=read_number(),
         response_format=Reading,
         temperature=0,
         max_tokens=128,
@@ -168,7 +147,7 @@ def test_parse_fills_a_type(client: openai.OpenAI, server: Server, extra_body: A
 def test_parse_fills_the_type_of_a_tool(client: openai.OpenAI, server: Server) -> None:
     completion = client.chat.completions.parse(
         model=server.model,
-        messages=read_number(),  # type: ignore[arg-type]
+        messages=read_number(),
         tools=[openai.pydantic_function_tool(Reading)],
         tool_choice="required",
         temperature=0,
@@ -246,9 +225,8 @@ def test_logit_bias_forbids_a_token(client: openai.OpenAI, ask: Callable[..., An
     assert SUM not in ask(user(ADD), logit_bias={token: -100}).choices[0].message.content
 
 
-UNKNOWN_MODEL = {"model": "another"}
 FAULTS = [
-    (UNKNOWN_MODEL, openai.NotFoundError, "model"),
+    ({"model": "another"}, openai.NotFoundError, "model"),
     ({"temperature": 9}, openai.BadRequestError, "temperature"),
     ({"max_tokens": 0}, openai.BadRequestError, "max_tokens"),
     ({"messages": []}, openai.BadRequestError, "messages"),
@@ -291,124 +269,6 @@ def test_completion_of_several_prompts(client: openai.OpenAI, server: Server) ->
     assert all(choice.logprobs and choice.logprobs.tokens for choice in completion.choices)
 
 
-# --- responses ---
-
-PICTURE_INPUT = [
-    {
-        "role": "user",
-        "content": [
-            {"type": "input_image", "image_url": PICTURE_URL, "detail": "auto"},
-            {"type": "input_text", "text": READ_NUMBER},
-        ],
-    }
-]
-
-
-@pytest.mark.parametrize("question, answer", [(PICTURE_INPUT, NUMBER), (ADD, SUM)])
-def test_response_whole_and_streamed_agree(
-    respond: Callable[..., Any], question: Any, answer: str
-) -> None:
-    whole = respond(question)
-    assert (whole.output_text, whole.status) == (answer, "completed")
-    events = list(respond(question, stream=True))
-    assert [event.sequence_number for event in events] == list(range(len(events)))
-    assert events[0].type == "response.created"
-    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == answer
-    assert events[-1].type == "response.completed"
-    assert events[-1].response.output_text == answer
-    assert events[-1].response.usage.total_tokens == whole.usage.total_tokens
-
-
-def test_response_shows_its_reasoning(respond: Callable[..., Any]) -> None:
-    response = respond(PICTURE_INPUT, reasoning={"effort": "medium"})
-    thought, message = response.output
-    assert (thought.type, message.type) == ("reasoning", "message")
-    assert thought.content[0].text
-    assert response.usage.output_tokens_details.reasoning_tokens > 0
-    kinds = [event.type for event in respond(ADD, reasoning={"effort": "medium"}, stream=True)]
-    assert "response.reasoning_text.delta" in kinds
-
-
-@pytest.mark.parametrize("effort", ["none", "medium"])
-def test_response_tool_call_goes_round(respond: Callable[..., Any], effort: str) -> None:
-    options: Any = {"tools": [RESPONSES_TOOL], "reasoning": {"effort": effort}}
-    response = respond(ASK_WEATHER, tool_choice="required", **options)
-    (call,) = (item for item in response.output if item.type == "function_call")
-    assert json.loads(call.arguments) == {"city": "Paris"}
-    result = {"type": "function_call_output", "call_id": call.call_id, "output": WEATHER_TEXT}
-    history = [*user(ASK_WEATHER), *response.output, result]
-    assert respond(history, **options).output_text == WEATHER_ANSWER
-
-
-def test_response_stream_helper_accumulates(client: openai.OpenAI, server: Server) -> None:
-    with client.responses.stream(
-        model=server.model,
-        input=ASK_WEATHER,
-        tools=[RESPONSES_TOOL],
-        tool_choice={"type": "function", "name": TOOL_NAME},
-        max_output_tokens=64,
-        reasoning={"effort": "none"},
-        store=False,
-    ) as stream:
-        for _ in stream:
-            pass
-        (call,) = stream.get_final_response().output
-    assert call.type == "function_call" and json.loads(call.arguments)["city"]
-
-
-def test_responses_parse_fills_a_type(client: openai.OpenAI, server: Server) -> None:
-    response = client.responses.parse(
-        model=server.model,
-        input=PICTURE_INPUT,  # type: ignore[arg-type]
-        text_format=Reading,
-        max_output_tokens=64,
-        reasoning={"effort": "none"},
-        store=False,
-    )
-    assert isinstance(response.output_parsed, Reading)
-
-
-def test_response_cut_short_is_incomplete(respond: Callable[..., Any]) -> None:
-    response = respond("Name three colors.", max_output_tokens=1)
-    assert response.status == "incomplete"
-    assert response.incomplete_details.reason == "max_output_tokens"
-
-
-def test_stored_response_goes_on_and_is_deleted(
-    client: openai.OpenAI, respond: Callable[..., Any]
-) -> None:
-    first = respond(ADD, store=True)
-    assert client.responses.retrieve(first.id).output_text == SUM
-    second = respond("What is 2 + 2?", previous_response_id=first.id, store=True)
-    assert second.previous_response_id == first.id
-    items = client.responses.input_items.list(second.id)
-    assert items.data
-    client.responses.delete(first.id)
-    with pytest.raises(openai.NotFoundError):
-        client.responses.retrieve(first.id)
-
-
-RESPONSE_FAULTS = [
-    (UNKNOWN_MODEL, openai.NotFoundError, "model"),
-    ({"temperature": 9}, openai.BadRequestError, "temperature"),
-    ({"previous_response_id": "resp_0"}, openai.BadRequestError, "previous_response_id"),
-]
-
-
-@pytest.mark.parametrize("fields, error_type, param", RESPONSE_FAULTS, ids=lambda v: str(v)[:24])
-def test_response_fault_names_its_field(
-    client: openai.OpenAI,
-    server: Server,
-    fields: Any,
-    error_type: type[openai.APIStatusError],
-    param: str,
-) -> None:
-    request = {"model": server.model, "input": ADD, **fields}
-    with pytest.raises(error_type) as caught:
-        client.responses.create(**request)
-    assert caught.value.param == param
-
-
 # --- without waiting ---
 
 
@@ -416,7 +276,7 @@ async def test_async_client(server: Server) -> None:
     async with openai.AsyncOpenAI(base_url=server.v1, api_key="none", max_retries=0) as client:
         stream = await client.chat.completions.create(
             model=server.model,
-            messages=user(ADD),  # type: ignore[arg-type]
+            messages=user(ADD),
             temperature=0,
             stream=True,
             extra_body=NO_THINKING,

@@ -59,7 +59,7 @@ MODELS: dict[Callable[[Server, str], Model], tuple[dict[str, Any], dict[str, Any
 
 @pytest.fixture(params=MODELS, ids=lambda build: build.__name__)
 def build(request: pytest.FixtureRequest) -> Callable[[Server, str], Model]:
-    return request.param  # type: ignore[no-any-return]
+    return request.param
 
 
 @pytest.fixture

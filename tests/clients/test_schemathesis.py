@@ -14,11 +14,12 @@ _TIMEOUT_S = 170
 
 
 @pytest.mark.timeout(_TIMEOUT_S + 10)
-def test_every_operation_keeps_its_promises(server: Server) -> None:
+def test_every_operation_keeps_its_promises(server: Server, tmp_path: Path) -> None:
+    config = f"--config-file={FOLDER / 'schemathesis.toml'}"
     run = subprocess.run(
-        [COMMAND, "run", f"{server.url}/openapi.json", "--no-color"],
-        cwd=FOLDER,  # where its configuration is
-        env={**os.environ, "SERVER_MODEL": server.model},
+        [COMMAND, config, "run", f"{server.url}/openapi.json", "--no-color"],
+        cwd=tmp_path,  # where it writes what it found
+        env={**os.environ, "PYTHONPATH": str(FOLDER), "SERVER_MODEL": server.model},
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_S,

@@ -96,7 +96,7 @@ class ServerProcess:
         return httpx.Client(base_url=self.base_url, timeout=120)
 
     def ask(self, content: Any, **options: Any) -> Any:
-        """A whole answer to one user message; greedy and short unless the options say otherwise."""
+        """A whole answer to one user message, as `make_request` has it."""
         return self.client.chat.completions.create(**make_request(content, **options))
 
     def stream(self, content: Any, **options: Any) -> list[Any]:
@@ -199,9 +199,20 @@ def server_environment(**variables: str) -> dict[str, str]:
     return {**inherited, "HF_HUB_OFFLINE": "1", **variables}
 
 
-def make_request(content: Any, **options: Any) -> dict[str, Any]:
-    message = {"role": "user", "content": content}
-    defaults = {"model": MODEL_NAME, "messages": [message], "temperature": 0, "max_tokens": 16}
+def make_request(content: Any, *, thinks: bool | None = False, **options: Any) -> dict[str, Any]:
+    """One user message; greedy, short and without thinking unless the options say otherwise.
+
+    Args:
+        thinks: None leaves it to the checkpoint.
+    """
+    defaults: dict[str, Any] = {
+        "model": MODEL_NAME,
+        "messages": [{"role": "user", "content": content}],
+        "temperature": 0,
+        "max_tokens": 16,
+    }
+    if thinks is not None:
+        defaults["reasoning_effort"] = "high" if thinks else "none"
     return {**defaults, **options}
 
 

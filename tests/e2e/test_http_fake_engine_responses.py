@@ -86,12 +86,29 @@ async def test_unknown_field_is_named_in_a_header():
     assert "temprature" in response.headers["warning"]
 
 
-async def test_error_before_the_first_event_has_its_own_status():
+@pytest.mark.parametrize("streams", [False, True])
+async def test_error_before_the_first_event_has_its_own_status(streams):
     image = {**IMAGE, "image_url": CORRUPT_URL}
-    for streams in (False, True):
-        response = await respond(Server(), [{"role": "user", "content": [image]}], stream=streams)
-        assert response.status_code == 422
-        assert response.json()["error"]["code"] == "image_corrupt"
+    given = [{"role": "system", "content": "hi"}, {"role": "user", "content": [IMAGE, image]}]
+    response = await respond(Server(), given, instructions="Be brief.", stream=streams)
+    assert_error(response, 422, "image_corrupt", "input[1].content[1].image_url")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tool_choice": {"type": "function", "name": "g"}, "tools": [TOOL]}, "tool_choice.name"),
+        ({"tool_choice": "required"}, "tools"),
+        ({"given": "word " * 200}, "input"),
+        ({"reasoning": {"effort": "low"}}, "reasoning.effort"),
+    ],
+)
+async def test_fault_that_is_found_later_names_its_field(fields, param):
+    response = await respond(Server(), **fields)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["param"] == param
+    assert "messages" not in error["message"]
 
 
 async def test_fault_names_its_field():

@@ -1,13 +1,14 @@
 """Sampling options do with the real engine what they promise."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
 import pytest
 from transformers import AutoTokenizer
 
-from tests.e2e.real_server import RealServer
+from tests.e2e.real_server import RealServer, wait_until
 
 QUESTION = "What is it?"
 LENGTH = 40
@@ -152,7 +153,93 @@ def test_logprobs_of_a_stream_are_those_of_the_whole_answer(hybrid: RealServer):
     assert [e.logprob for e in streamed] == pytest.approx([e.logprob for e in whole], abs=1e-4)
 
 
-def test_bytes_of_the_tokens_make_up_the_answer(hybrid: RealServer, greedy):
+def test_bytes_of_the_tokens_make_up_the_answer(hybrid: RealServer, tokenizer, greedy):
+    """All but special tokens, which are no text."""
     entries = hybrid.ask(QUESTION, logprobs=True, max_tokens=LENGTH).choices[0].logprobs.content
-    answer = b"".join(bytes(entry.bytes) for entry in entries)
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    answer = b"".join(bytes(entry.bytes) for entry in entries if entry.token not in special)
     assert answer.decode(errors="replace") == greedy
+
+
+def draw(server: RealServer, **options):
+    """A seeded answer at temperature 1, as long as may be."""
+    options = {"temperature": 1, "seed": 3, "max_tokens": LENGTH, **options}
+    return server.ask(QUESTION, **{"extra_body": {"ignore_eos": True}, **options})
+
+
+def test_choices_are_the_answers_of_seeds_in_a_row(hybrid: RealServer):
+    several = contents(draw(hybrid, n=3))
+    assert several == [contents(draw(hybrid, seed=3 + index))[0] for index in range(3)]
+
+
+def test_greedy_choices_are_the_same(hybrid: RealServer, greedy):
+    assert contents(hybrid.ask(QUESTION, n=2, max_tokens=LENGTH)) == [greedy, greedy]
+
+
+def test_logprobs_of_choices_are_their_own(hybrid: RealServer):
+    choices = draw(hybrid, n=2, logprobs=True).choices
+    for index, choice in enumerate(choices):
+        (alone,) = draw(hybrid, seed=3 + index, logprobs=True).choices
+        logprobs = [[e.logprob for e in c.logprobs.content] for c in (choice, alone)]
+        assert len(logprobs[0]) == LENGTH
+        assert logprobs[0] == pytest.approx(logprobs[1], abs=1e-4)
+
+
+def find_stop(greedy: str) -> str:
+    return next(greedy[i : i + 3] for i in range(10, LENGTH) if greedy[i : i + 3].isalpha())
+
+
+def test_stop_string_can_be_part_of_the_answer(hybrid: RealServer, greedy):
+    stop = find_stop(greedy)
+    body = {"include_stop_str_in_output": True}
+    answer = hybrid.ask(QUESTION, stop=stop, max_tokens=LENGTH, extra_body=body)
+    assert contents(answer) == [greedy[: greedy.index(stop)] + stop]
+
+
+def test_stop_string_counts_from_the_least_number_of_tokens_on(hybrid: RealServer, greedy):
+    body = {"min_tokens": LENGTH - 1}
+    answer = hybrid.ask(QUESTION, stop=find_stop(greedy), max_tokens=LENGTH, extra_body=body)
+    assert contents(answer) == [greedy]
+
+
+def test_stop_string_ends_the_work_of_the_engine(hybrid: RealServer, greedy):
+    wait_until(lambda: hybrid.sample("vllm:num_requests_running") == 0)
+    options = {"stop": find_stop(greedy), "max_tokens": 30_000, "extra_body": {"ignore_eos": True}}
+    answer = hybrid.ask(QUESTION, **options)
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.completion_tokens < LENGTH
+    wait_until(lambda: hybrid.sample("vllm:num_requests_running") == 0)
+
+
+def test_stop_string_of_one_choice_leaves_the_other(hybrid: RealServer):
+    first, second = contents(draw(hybrid, n=2))
+    stop = next(first[i : i + 4] for i in range(5, len(first)) if first[i : i + 4] not in second)
+    answer = draw(hybrid, n=2, stop=stop)
+    assert contents(answer) == [first[: first.index(stop)], second]
+    assert [choice.finish_reason for choice in answer.choices] == ["stop", "length"]
+
+
+def test_token_that_ends_an_answer(hybrid: RealServer, tokenizer):
+    entries = hybrid.ask(QUESTION, logprobs=True, max_tokens=LENGTH).choices[0].logprobs.content
+    token_ids = [id_of(tokenizer, entry) for entry in entries]
+    end = next(i for i in range(5, LENGTH) if token_ids[i] not in token_ids[:i])
+    body = {"stop_token_ids": [token_ids[end]]}
+    answer = hybrid.ask(QUESTION, logprobs=True, max_tokens=LENGTH, extra_body=body)
+    assert answer.usage.completion_tokens == end + 1
+    assert answer.choices[0].finish_reason == "stop"
+
+
+def id_of(tokenizer, entry) -> int | None:
+    """The token with these bytes; None where several have them."""
+    found = [i for i in range(len(tokenizer)) if tokenizer.decode([i]) == entry.token]
+    return found[0] if len(found) == 1 else None
+
+
+def test_priorities_are_accepted_and_change_no_answer(hybrid: RealServer, greedy):
+    def ask(priority: int) -> str:
+        body = {"priority": priority}
+        return contents(hybrid.ask(QUESTION, max_tokens=LENGTH, extra_body=body))[0]
+
+    priorities = (5, -5, 0, 2**31 - 1)
+    with ThreadPoolExecutor(len(priorities)) as threads:
+        assert list(threads.map(ask, priorities)) == [greedy] * len(priorities)

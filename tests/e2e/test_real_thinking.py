@@ -7,8 +7,10 @@ server must make of them follows from the tokens that the logprobs list.
 import pytest
 
 from demo.tokenizer import build_tokenizer
+from server.prompt import PromptRenderer
 from tests.e2e.real_media import image, text
-from tests.e2e.real_server import RealServer
+from tests.e2e.real_server import RealServer, make_request
+from tests.fake_backend import assert_error
 
 OPEN, CLOSE = "<think>", "</think>"
 TOKENIZER = build_tokenizer()
@@ -22,8 +24,6 @@ MIXED = {
     "logprobs": True,
     "extra_body": {"top_k": 0, "top_p": 1.0},
 }
-THINK = {"chat_template_kwargs": {"enable_thinking": True}}
-DO_NOT_THINK = {"chat_template_kwargs": {"enable_thinking": False}}
 
 
 def raw_text(choice) -> str:
@@ -40,13 +40,13 @@ def split_after_open_tag(text: str) -> tuple[str | None, str | None]:
     return reasoning or None, content if tag else None
 
 
-def mixed_choices(server: RealServer, **extra_body):
-    options = {**MIXED, "extra_body": {**MIXED["extra_body"], **extra_body}}
-    return server.ask("hi", **options).choices
+def mixed_choices(server: RealServer, **options):
+    return server.ask("hi", **MIXED, **options).choices
 
 
-def test_thinking_checkpoint_reasons_until_the_closing_tag(thinking: RealServer):
-    choices = mixed_choices(thinking)
+@pytest.mark.parametrize("kind", ["thinking", "hybrid"])
+def test_reasoning_lasts_until_the_closing_tag(request: pytest.FixtureRequest, kind):
+    choices = mixed_choices(request.getfixturevalue(kind), thinks=True)
     splits = [split(choice) for choice in choices]
     assert splits == [split_after_open_tag(raw_text(choice)) for choice in choices]
     assert any(reasoning and content for reasoning, content in splits)
@@ -54,9 +54,10 @@ def test_thinking_checkpoint_reasons_until_the_closing_tag(thinking: RealServer)
 
 def test_stream_of_a_thinking_checkpoint_has_the_same_split(thinking: RealServer):
     options = {**MIXED, "n": 1, "max_tokens": 30}
-    whole = thinking.ask("hi", **options).choices[0]
+    whole = thinking.ask("hi", thinks=True, **options).choices[0]
     assert all(split(whole))
-    deltas = [chunk.choices[0].delta for chunk in thinking.stream("hi", **options)]
+    chunks = thinking.stream("hi", thinks=True, **options)
+    deltas = [chunk.choices[0].delta for chunk in chunks]
     streamed = [
         "".join(getattr(delta, name, None) or "" for delta in deltas)
         for name in ("reasoning_content", "content")
@@ -64,15 +65,17 @@ def test_stream_of_a_thinking_checkpoint_has_the_same_split(thinking: RealServer
     assert tuple(streamed) == split(whole)
 
 
-def test_reasoning_tokens_are_counted(thinking: RealServer):
-    answer = thinking.ask("hi", **{**MIXED, "n": 1, "max_tokens": 30})
-    before_content = raw_text(answer.choices[0]).partition(CLOSE)[0] + CLOSE
-    expected = len(TOKENIZER.encode(before_content, add_special_tokens=False))
-    assert answer.usage.completion_tokens_details.reasoning_tokens == expected
+def test_reasoning_tokens_are_counted_between_the_tags(thinking: RealServer):
+    answer = thinking.ask("hi", thinks=True, **{**MIXED, "n": 1, "max_tokens": 30})
+    tokens = [entry.token for entry in answer.choices[0].logprobs.content]
+    assert 0 < tokens.index(CLOSE) < len(tokens) - 1
+    assert answer.usage.completion_tokens_details.reasoning_tokens == tokens.index(CLOSE)
+    assert answer.usage.completion_tokens == len(tokens)
 
 
 def test_answer_cut_in_its_reasoning_has_no_content(thinking: RealServer):
-    choice = thinking.ask([image(), text("hi")], logit_bias={TOKEN_ID["a"]: 100}).choices[0]
+    content = [image(), text("hi")]
+    choice = thinking.ask(content, thinks=True, logit_bias={TOKEN_ID["a"]: 100}).choices[0]
     assert split(choice) == ("a" * 16, None)
     assert choice.finish_reason == "length"
 
@@ -83,34 +86,29 @@ def test_instruct_checkpoint_answers_with_content_only(instruct: RealServer):
         assert not hasattr(choice.message, "reasoning_content")
 
 
-def test_hybrid_checkpoint_reasons_if_it_opens_the_block_itself(hybrid: RealServer):
-    choices = mixed_choices(hybrid)
-    opening = [choice for choice in choices if raw_text(choice).startswith(OPEN)]
-    others = [choice for choice in choices if choice not in opening]
-    assert opening and others
-    for choice in opening:
-        assert split(choice) == split_after_open_tag(raw_text(choice).removeprefix(OPEN))
-    assert [split(choice) for choice in others] == [(None, raw_text(c)) for c in others]
-
-
-def test_hybrid_checkpoint_told_not_to_think_answers_with_content_only(hybrid: RealServer):
-    choices = mixed_choices(hybrid, **DO_NOT_THINK)
+@pytest.mark.parametrize("kind", ["thinking", "hybrid"])
+def test_checkpoint_told_not_to_think_answers_with_content_only(
+    request: pytest.FixtureRequest, kind
+):
+    choices = mixed_choices(request.getfixturevalue(kind), thinks=False)
     assert any(raw_text(choice).startswith(OPEN) for choice in choices)
-    assert all(choice.message.content == raw_text(choice) for choice in choices)
+    for choice in choices:
+        assert choice.message.content == raw_text(choice)
+        assert not hasattr(choice.message, "reasoning_content")
 
 
-def test_switch_of_a_hybrid_checkpoint_reaches_its_template(hybrid: RealServer):
-    default, on, off = (hybrid.ask("hi", extra_body=body) for body in ({}, THINK, DO_NOT_THINK))
-    closed_block = f"{OPEN}\n\n{CLOSE}\n\n"
-    num_more = len(TOKENIZER.encode(closed_block, add_special_tokens=False))
-    assert on.usage.prompt_tokens == default.usage.prompt_tokens
-    assert off.usage.prompt_tokens == default.usage.prompt_tokens + num_more
-
-
-@pytest.mark.parametrize(("kind", "wanted"), [("instruct", THINK), ("thinking", DO_NOT_THINK)])
-def test_what_a_checkpoint_cannot_do_is_refused(request: pytest.FixtureRequest, kind, wanted):
+@pytest.mark.parametrize("kind", ["thinking", "hybrid"])
+def test_switch_changes_the_end_of_the_prompt(request: pytest.FixtureRequest, kind):
     server = request.getfixturevalue(kind)
-    body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], **wanted}
-    response = server.http.post("/v1/chat/completions", json=body)
-    assert response.status_code == 400
-    assert response.json()["error"]["param"] == "chat_template_kwargs.enable_thinking"
+    renderer = PromptRenderer(str(request.getfixturevalue(f"{kind}_checkpoint")))
+    message = {"role": "user", "content": "hi"}
+    lengths = {on: len(renderer.render([message], thinking=on)) for on in (True, False)}
+    counts = {on: server.ask("hi", thinks=on).usage.prompt_tokens for on in (True, False, None)}
+    assert counts == {**lengths, None: lengths[True]}
+    assert lengths[True] < lengths[False]
+
+
+def test_instruct_checkpoint_cannot_think(instruct: RealServer):
+    request = make_request("hi", thinks=None, enable_thinking=True)
+    response = instruct.http.post("/v1/chat/completions", json=request)
+    assert_error(response, 400, "unsupported_parameter", "enable_thinking")

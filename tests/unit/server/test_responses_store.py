@@ -58,6 +58,7 @@ def test_deleted_response_is_gone_with_its_bytes():
     assert not store.delete("tenant", "a")
     assert store.find_item("tenant", "msg_a") is None
     assert store.num_bytes == 0
+    assert not (store._items or store._held)
 
 
 def test_response_ends_after_its_time():

@@ -184,10 +184,24 @@ def test_history_comes_between_instructions_and_input():
     assert translation.conversation[0] is history[0]
 
 
-def test_long_history_is_refused():
-    history = (UserMessage(role="user", content="a"),) * 4096
-    error = refuse("hi", history=history)
-    assert error.param == "previous_response_id" and "4097" in error.message
+@pytest.mark.parametrize("fields", [{}, {"instructions": "x"}])
+def test_long_history_is_refused(fields):
+    history = (UserMessage(role="user", content="a"),) * (4096 - len(fields))
+    error = refuse("hi", history=history, **fields)
+    assert error.param == "input" and "4097" in error.message
+
+
+def test_many_calls_of_one_answer_are_refused():
+    error = refuse([call() for _ in range(129)])
+    assert error.param == "input" and "129" in error.message
+
+
+def test_many_calls_of_a_kept_answer_are_kept():
+    assert len(read_answer([call() for _ in range(129)]).tool_calls) == 129
+
+
+def test_result_may_be_empty():
+    assert render([call(), result(output=[])])[1]["content"] == ""
 
 
 def test_fields_of_the_core_have_their_names_in_the_body():
