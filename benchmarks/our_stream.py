@@ -45,7 +45,7 @@ def make_app(checkpoint: str, engine: StepEngine, folder: TemporaryDirectory[str
 async def main(checkpoint: str) -> None:
     engine = StepEngine(AutoTokenizer.from_pretrained(checkpoint))
     app = make_app(checkpoint, engine, TemporaryDirectory())
-    await answer(lambda work: app, engine)
+    await answer(lambda work: (app, engine))
 
 
 if __name__ == "__main__":

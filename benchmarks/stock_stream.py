@@ -5,7 +5,6 @@ that brings, and modules of `benchmarks` that do the same.
 """
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import uvloop
@@ -20,7 +19,7 @@ from vllm.v1.engine.input_processor import InputProcessor
 
 from benchmarks.stream_engine import StepEngine
 from benchmarks.stream_side import App, answer
-from benchmarks.stream_work import MODEL_NAME, Variant, Work
+from benchmarks.stream_work import MODEL_NAME, Variant
 
 # What a variant cannot do without; each parser takes time for every token.
 _OPTIONS: dict[Variant, tuple[str, ...]] = {
@@ -50,22 +49,21 @@ class _EngineClient(StepEngine):
         return False
 
 
-async def make_app(checkpoint: str, options: Sequence[str], engine: _EngineClient | None = None) -> FastAPI:
-    """The whole application as `vllm serve` makes it."""
+async def make_side(checkpoint: str, *options: str) -> tuple[App, StepEngine]:
+    """The whole application as `vllm serve` makes it, and its engine."""
+    shared = ("--model", checkpoint, "--served-model-name", MODEL_NAME, "--enforce-eager")
     parser = make_arg_parser(FlexibleArgumentParser())
-    args = parser.parse_args(
-        ["--model", checkpoint, "--served-model-name", MODEL_NAME, "--max-model-len", "32768", "--enforce-eager", *options]
-    )
+    args = parser.parse_args([*shared, *options])
     engine = _EngineClient(AsyncEngineArgs.from_cli_args(args).create_engine_config())
-    app = build_app(args, ("generate",), engine.model_config)
+    app: FastAPI = build_app(args, ("generate",), engine.model_config)
     await init_app_state(engine, app.state, args, ("generate",))
     return app, engine
 
 
 async def main(checkpoint: str) -> None:
-    plain = await make_app(checkpoint, ())
-    apps = {v: await make_app(checkpoint, o) for v, o in _OPTIONS.items()}
-    await answer(lambda work: apps.get(work.variant, plain))
+    plain = await make_side(checkpoint)
+    others = {variant: await make_side(checkpoint, *_OPTIONS[variant]) for variant in _OPTIONS}
+    await answer(lambda work: others.get(work.variant, plain))
 
 
 if __name__ == "__main__":

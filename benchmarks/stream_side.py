@@ -4,6 +4,7 @@ It reads a piece of work a line and answers with a line that starts with `ANSWER
 """
 
 import asyncio
+import gc
 import json
 import sys
 from collections.abc import Awaitable, Callable
@@ -28,7 +29,13 @@ class Run:
 
 
 async def answer(find_app: Callable[[Work], tuple[App, StepEngine]]) -> None:
-    """Until stdin ends."""
+    """Until stdin ends.
+
+    Args:
+        find_app: the application that does a piece of work, and the engine that it generates with.
+    """
+    gc.collect()
+    gc.freeze()  # as vLLM does when it starts: what has been imported is not looked through again
     while line := await asyncio.to_thread(sys.stdin.readline):
         work = Work(**json.loads(line))
         run = await measure(*find_app(work), work)

@@ -7,7 +7,14 @@ import re
 from functools import partial
 from typing import Annotated, Any, Literal, Never
 
-from pydantic import Discriminator, Field, PlainValidator, StringConstraints, Tag
+from pydantic import (
+    Discriminator,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    Tag,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from server.body import STR_OR_LIST, BodyModel, MediaUrl, by_type
@@ -47,7 +54,12 @@ def refuse_type(things: str, value: object) -> Never:
 
 
 # Documents, the blocks of tools that a server runs, and whatever is to come.
-OtherBlock = Annotated[Never, PlainValidator(partial(refuse_type, "blocks")), Tag("<other>")]
+OtherBlock = Annotated[
+    Never,
+    PlainValidator(partial(refuse_type, "blocks")),
+    Tag("<other>"),
+    WithJsonSchema(None),  # no client should know of it
+]
 
 
 class Block(BodyModel):

@@ -3,7 +3,14 @@
 from functools import partial
 from typing import Annotated, Any, Literal, Never
 
-from pydantic import Field, PlainValidator, StringConstraints, Tag, model_validator
+from pydantic import (
+    Field,
+    PlainValidator,
+    StringConstraints,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 
 from server.anthropic_content import (
     AssistantBlock,
@@ -69,7 +76,12 @@ class CustomTool(BodyModel):
 
 
 # Tools that Anthropic runs, or whose schema only its models know.
-OtherTool = Annotated[Never, PlainValidator(partial(refuse_type, "tools")), Tag("<other>")]
+OtherTool = Annotated[
+    Never,
+    PlainValidator(partial(refuse_type, "tools")),
+    Tag("<other>"),
+    WithJsonSchema(None),  # no client should know of it
+]
 ToolDefinition = Annotated[
     Annotated[CustomTool, Tag("<custom>")] | OtherTool,
     by_type_or_other("custom", default="custom"),

@@ -21,6 +21,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
 )
 from pydantic.functional_validators import BeforeValidator
@@ -55,7 +56,11 @@ class ParsedBody(Generic[Body]):
 
 def unsupported(*neutral: object) -> BeforeValidator:
     """For a field that is known, and refused unless it is null or one of `neutral`."""
-    return BeforeValidator(partial(_refuse_unless, neutral))
+    schema = {"enum": [None, *neutral], "description": "not supported: what changes nothing"}
+    return BeforeValidator(
+        partial(_refuse_unless, neutral),
+        json_schema_input_type=Annotated[Any, WithJsonSchema(schema)],
+    )
 
 
 def _refuse_unless(neutral: tuple[object, ...], value: object) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from server.body import BodyModel
 
@@ -14,6 +14,13 @@ MAX_LOGPROBS = 20
 MAX_LOGIT_BIAS_ENTRIES = 1024
 _INT31 = 2**31 - 1  # the engine has `top_k` and priorities in 32 bits
 _INT64 = 2**63
+
+
+StopString = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]
+StopStrings = Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)]
+TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+LogitBias = Annotated[dict[TokenId, Bias], Field(max_length=MAX_LOGIT_BIAS_ENTRIES)]
 
 
 def _check_stop(value: object) -> object:
@@ -63,9 +70,10 @@ class Drawing(BodyModel):
     repetition_penalty: float | None = Field(default=None, ge=0.01, le=2)
     seed: int | None = Field(default=None, ge=-_INT64, lt=_INT64)
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
-    stop: Annotated[list[str] | None, BeforeValidator(_check_stop)] = Field(
-        default=None, description="a single string becomes a list"
-    )
+    stop: Annotated[
+        list[str] | None,
+        BeforeValidator(_check_stop, json_schema_input_type=StopString | StopStrings | None),
+    ] = Field(default=None, description="a single string becomes a list")
     stop_token_ids: list[Annotated[int, Field(ge=0, le=_INT31)]] | None = Field(
         default=None, max_length=MAX_STOP_TOKENS
     )
@@ -73,7 +81,10 @@ class Drawing(BodyModel):
     max_tokens: int | None = Field(default=None, ge=1)
     min_tokens: int | None = Field(default=None, ge=0)
     ignore_eos: bool | None = None
-    logit_bias: Annotated[dict[str, float] | None, BeforeValidator(_check_logit_bias)] = None
+    logit_bias: Annotated[
+        dict[str, float] | None,
+        BeforeValidator(_check_logit_bias, json_schema_input_type=LogitBias | None),
+    ] = None
     priority: int | None = Field(
         default=None, ge=-_INT31, le=_INT31, description="lower numbers are served first"
     )

@@ -48,9 +48,10 @@ _MAX_PARSE_S = 0.25
 _MAX_MEAN_S = 0.01  # usual: 0.00002 to 0.001 with 151,936 tokens
 _MAX_STEP_S = 0.25
 _MIN_STEPS = 25  # before the mean counts
-_MAX_GROWTH = 64 * 1024  # bytes of memory per byte of text; usual: 0 to 12 KiB
-_FREE_GROWTH = 16 * 1024**2  # what the first steps may need once
-_WALK_STEPS = 256
+_MAX_GROWTH = 24 * 1024  # bytes of memory per byte of text; usual: 0 to 12 KiB
+_FREE_GROWTH = 8 * 1024**2  # what memory grows at once
+_RANDOM_STEPS = 256
+_REPETITIVE_STEPS = 1536
 _RULE_STEPS = 48
 _REPEAT_SHARE = 0.75  # of the steps of a repetitive walk
 

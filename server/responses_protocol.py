@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, StringConstraints, Tag
+from pydantic import ConfigDict, Discriminator, Field, StringConstraints, Tag, WithJsonSchema
 
 from server.body import MAX_MESSAGES, STR_OR_LIST, BodyModel, MediaUrl, by_type, unsupported
 from server.content_parts import ImageOptions, MmProcessorKwargs, VideoOptions
@@ -141,6 +141,11 @@ class FunctionCallOutputItem(Item):
 
 
 class ItemReference(BodyModel):
+    # Without a type, what has a role is a message.
+    model_config = ConfigDict(
+        json_schema_extra={"not": {"properties": {"type": {"const": None}}, "required": ["role"]}}
+    )
+
     type: Literal["item_reference"] | None = None
     id: str
 
@@ -194,7 +199,8 @@ def _tag_tool(value: object) -> str:
 
 
 ResponsesTool = Annotated[
-    Annotated[FunctionTool, Tag("<function>")] | Annotated[HostedTool, Tag("<hosted>")],
+    Annotated[FunctionTool, Tag("<function>")]
+    | Annotated[HostedTool, Tag("<hosted>"), WithJsonSchema(None)],
     Discriminator(_tag_tool),
 ]
 

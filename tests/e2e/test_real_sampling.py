@@ -28,6 +28,10 @@ def contents(answer) -> list[str]:
     return [choice.message.content for choice in answer.choices]
 
 
+def find_stop(greedy: str) -> str:
+    return next(greedy[i : i + 3] for i in range(10, LENGTH) if greedy[i : i + 3].isalpha())
+
+
 def test_greedy_answer_is_reproducible(hybrid: RealServer, greedy):
     assert contents(hybrid.ask(QUESTION, max_tokens=LENGTH)) == [greedy]
 
@@ -47,7 +51,7 @@ def test_option_that_leaves_one_token_gives_the_greedy_answer(hybrid: RealServer
 
 
 def test_stop_string_ends_the_answer_before_itself(hybrid: RealServer, greedy):
-    stop = next(greedy[i : i + 3] for i in range(10, LENGTH) if greedy[i : i + 3].isalpha())
+    stop = find_stop(greedy)
     answer = hybrid.ask(QUESTION, stop=stop, max_tokens=LENGTH)
     assert contents(answer) == [greedy[: greedy.index(stop)]]
     assert answer.choices[0].finish_reason == "stop"
@@ -185,10 +189,6 @@ def test_logprobs_of_choices_are_their_own(hybrid: RealServer):
         assert logprobs[0] == pytest.approx(logprobs[1], abs=1e-4)
 
 
-def find_stop(greedy: str) -> str:
-    return next(greedy[i : i + 3] for i in range(10, LENGTH) if greedy[i : i + 3].isalpha())
-
-
 def test_stop_string_can_be_part_of_the_answer(hybrid: RealServer, greedy):
     stop = find_stop(greedy)
     body = {"include_stop_str_in_output": True}
@@ -222,7 +222,7 @@ def test_stop_string_of_one_choice_leaves_the_other(hybrid: RealServer):
 def test_token_that_ends_an_answer(hybrid: RealServer, tokenizer):
     entries = hybrid.ask(QUESTION, logprobs=True, max_tokens=LENGTH).choices[0].logprobs.content
     token_ids = [id_of(tokenizer, entry) for entry in entries]
-    end = next(i for i in range(5, LENGTH) if token_ids[i] not in token_ids[:i])
+    end = next(i for i in range(5, LENGTH) if token_ids[i] not in (None, *token_ids[:i]))
     body = {"stop_token_ids": [token_ids[end]]}
     answer = hybrid.ask(QUESTION, logprobs=True, max_tokens=LENGTH, extra_body=body)
     assert answer.usage.completion_tokens == end + 1
