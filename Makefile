@@ -1,5 +1,6 @@
 # The commands of the README and of .ci/run. `make help` lists them.
 VENV := .venv
+CLIENTS := .venv-clients
 PY := $(VENV)/bin/python
 PYTHON ?= python3.11
 PORT ?= 8000
@@ -9,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 # Spinning threads of one test's engine would slow down the next one's.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup serve test test-all check format clean
+.PHONY: help setup serve test test-all test-clients check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -34,6 +35,16 @@ test: setup  ## the tests that fit into 20 minutes on two cores
 test-all: setup  ## every test that runs without a GPU
 	$(PY) -m pytest
 
+test-clients: setup $(CLIENTS)/.installed  ## clients that nobody here wrote, against the real server
+	$(CLIENTS)/bin/python -m pytest tests/clients
+
+# Without npm, the tests of the JavaScript clients are skipped.
+$(CLIENTS)/.installed: requirements/clients.lock tests/clients/node/package-lock.json
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --no-deps --disable-pip-version-check -r requirements/clients.lock
+	if command -v npm > /dev/null; then npm ci --prefix tests/clients/node; fi
+	touch $@
+
 check: setup  ## formatting, lint, types, import rules
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -45,4 +56,4 @@ format: setup  ## rewrite the sources in the project's format
 	$(VENV)/bin/ruff check --fix .
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CLIENTS) tests/clients/node/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""The least that a chunk can cost in `benchmarks.stream`: python -m benchmarks.floor_stream CHECKPOINT.
+"""The floor of `benchmarks.stream`: python -m benchmarks.floor_stream CHECKPOINT.
 
 For each output of the engine, an event of the size that a client gets is encoded and sent.
 """
@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from benchmarks.stream_engine import StepEngine
 from benchmarks.stream_side import answer
-from benchmarks.stream_work import MODEL_NAME, NUM_TOP_LOGPROBS, Variant, Work
+from benchmarks.stream_work import MODEL_NAME, NUM_TOP_LOGPROBS, Variant
 
 _TOKEN = {"token": " small", "logprob": -0.8675005435943604, "bytes": list(b" small")}
 _LOGPROBS = {"content": [{**_TOKEN, "top_logprobs": [_TOKEN] * NUM_TOP_LOGPROBS}], "refusal": None}

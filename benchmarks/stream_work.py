@@ -25,7 +25,7 @@ _TEXT = """The harbour is small and quiet: three fishing boats are tied to the p
 yellow coat is mending a net.
 
 - **Left**: a blue van, half in the shade; its number plate ends in 47.
-- **Right**: the café, with a sign that says “Zum Anker”. Nobody sits outside, as it has just rained.
+- **Right**: the café, with a sign that says “Zum Anker”. Nobody sits outside: it has rained.
 """
 _TOKEN = re.compile(r"\s?\w{1,7}|\s?[^\w\s]+|\s+")  # 3.9 characters each in `_TEXT`
 _FUNCTION = "write_file"

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Annotated, Any, Literal, Never
 
 from pydantic import (
+    ConfigDict,
     Field,
     PlainValidator,
     StringConstraints,
@@ -88,7 +89,15 @@ ToolDefinition = Annotated[
 ]
 
 
+_CHOICES = [
+    {"properties": {"type": {"enum": ["auto", "any", "none"]}}},
+    {"properties": {"name": {"type": "string"}}, "required": ["name"]},
+]
+
+
 class ToolChoice(BodyModel):
+    model_config = ConfigDict(json_schema_extra={"anyOf": _CHOICES})
+
     type: Literal["auto", "any", "tool", "none"]
     name: FunctionName | None = None
     disable_parallel_tool_use: bool | None = None

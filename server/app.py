@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp
 
 from server.anthropic_dialect import AnthropicDialect
@@ -81,4 +81,20 @@ def _list_routes(state: ServerState, responses: ResponseStore) -> list[BaseRoute
 
 async def _answer_routing_error(request: Request, error: Exception) -> Response:
     """The router's 404 and 405; every other exception is answered by `RequestScope`."""
-    return error_response(error, request.state.request_id)
+    response = error_response(error, request.state.request_id)
+    if response.status_code == 405:  # the router names the methods of one route of the path
+        response.headers["allow"] = ", ".join(_find_methods(request))
+    return response
+
+
+def _find_methods(request: Request) -> list[str]:
+    """What the routes of the request's path take."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    return sorted(
+        {
+            method
+            for route in routes
+            if route.matches(request.scope)[0] is not Match.NONE
+            for method in route.methods or ()
+        }
+    )

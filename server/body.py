@@ -56,7 +56,9 @@ class ParsedBody(Generic[Body]):
 
 def unsupported(*neutral: object) -> BeforeValidator:
     """For a field that is known, and refused unless it is null or one of `neutral`."""
-    schema = {"enum": [None, *neutral], "description": "not supported: what changes nothing"}
+    # Naming the values also keeps `typing`, which caches, from taking 1 and True for the same.
+    taken = ", ".join(orjson.dumps(value).decode() for value in (None, *neutral))
+    schema = {"enum": [None, *neutral], "description": f"not supported; takes {taken}"}
     return BeforeValidator(
         partial(_refuse_unless, neutral),
         json_schema_input_type=Annotated[Any, WithJsonSchema(schema)],
@@ -64,7 +66,8 @@ def unsupported(*neutral: object) -> BeforeValidator:
 
 
 def _refuse_unless(neutral: tuple[object, ...], value: object) -> None:
-    if value is not None and value not in neutral:
+    # `True == 1`, but to JSON they are two values
+    if value is not None and not any(type(value) is type(n) and value == n for n in neutral):
         raise PydanticCustomError("unsupported", "is not supported")
 
 

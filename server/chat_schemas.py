@@ -1,16 +1,12 @@
-"""What chat and plain completions answer, for the OpenAPI document. Tests hold the answers to it."""
+"""What `/v1/chat/completions` answers: `chat.completion` and the events of its stream."""
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import RootModel
 
+from server.answer_schemas import AnswerModel, ErrorAnswer, may_be_absent
+from server.choice import FinishReason
 from server.engine import ItemSource
-
-
-class AnswerModel(BaseModel):
-    """A JSON object of an answer; it has no other fields."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class PromptTokensDetails(AnswerModel):
@@ -19,7 +15,7 @@ class PromptTokensDetails(AnswerModel):
     cached_tokens: int
     image_tokens: int
     video_tokens: int
-    item_sources: list[ItemSource] | None = None
+    item_sources: list[ItemSource] = may_be_absent()
 
 
 class CompletionTokensDetails(AnswerModel):
@@ -34,51 +30,60 @@ class CompletionUsage(AnswerModel):
     completion_tokens_details: CompletionTokensDetails
 
 
-class TopLogprob(AnswerModel):
+class TokenAlternative(AnswerModel):
+    """A token may hold a part of a character, so its text is given as bytes, too."""
+
     token: str
     logprob: float
     bytes: list[int]
 
 
-class TokenLogprob(TopLogprob):
-    top_logprobs: list[TopLogprob]
+class DrawnToken(TokenAlternative):
+    top_logprobs: list[TokenAlternative]
 
 
 class ChoiceLogprobs(AnswerModel):
-    content: list[TokenLogprob]
+    """All tokens, those of the reasoning too."""
+
+    content: list[DrawnToken]
     refusal: None
 
 
-class CalledFunction(AnswerModel):
+class AnsweredFunction(AnswerModel):
+    """`arguments` is the JSON text of an object, unless the answer was cut in it."""
+
     name: str
     arguments: str
 
 
-class ToolCall(AnswerModel):
+class AnsweredCall(AnswerModel):
     id: str
     type: Literal["function"]
-    function: CalledFunction
+    function: AnsweredFunction
 
 
-class AssistantMessage(AnswerModel):
-    """Both names of the reasoning are there if the checkpoint was asked to think."""
+class AnsweredMessage(AnswerModel):
+    """`content` is null beside calls, and where the answer was cut in its reasoning. Both names of
+    the reasoning are there if the checkpoint was asked to think."""
 
     role: Literal["assistant"]
     content: str | None
     refusal: None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    reasoning_content: str | None = may_be_absent()
+    reasoning: str | None = may_be_absent()
+    tool_calls: list[AnsweredCall] = may_be_absent()
 
 
 class ChatChoice(AnswerModel):
     index: int
-    message: AssistantMessage
+    message: AnsweredMessage
     logprobs: ChoiceLogprobs | None
-    finish_reason: Literal["stop", "length", "tool_calls"]
+    finish_reason: FinishReason
 
 
 class ChatCompletion(AnswerModel):
+    """`created` is in seconds since 1970."""
+
     id: str
     object: Literal["chat.completion"]
     created: int
@@ -88,94 +93,46 @@ class ChatCompletion(AnswerModel):
 
 
 class FunctionDelta(AnswerModel):
-    name: str | None = None
+    name: str = may_be_absent()
     arguments: str
 
 
-class ToolCallDelta(AnswerModel):
+class CallDelta(AnswerModel):
     """The first of a call has its `id`, `type` and name."""
 
     index: int
-    id: str | None = None
-    type: Literal["function"] | None = None
+    id: str = may_be_absent()
+    type: Literal["function"] = may_be_absent()
     function: FunctionDelta
 
 
 class MessageDelta(AnswerModel):
-    role: Literal["assistant"] | None = None
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[ToolCallDelta] | None = None
+    role: Literal["assistant"] = may_be_absent()
+    content: str = may_be_absent()
+    reasoning_content: str = may_be_absent()
+    reasoning: str = may_be_absent()
+    tool_calls: list[CallDelta] = may_be_absent()
 
 
 class ChunkChoice(AnswerModel):
+    """`finish_reason` is null until the last chunk of a choice."""
+
     index: int
     delta: MessageDelta
     logprobs: ChoiceLogprobs | None
-    finish_reason: Literal["stop", "length", "tool_calls"] | None
+    finish_reason: FinishReason | None
 
 
 class ChatCompletionChunk(AnswerModel):
-    """An event of a stream; the last one with `include_usage` has no choices."""
+    """`usage` is there with `include_usage`; the last chunk then has it, and no choices."""
 
     id: str
     object: Literal["chat.completion.chunk"]
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: CompletionUsage | None = None
+    usage: CompletionUsage | None = may_be_absent()
 
 
-class TextLogprobs(AnswerModel):
-    tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
-    text_offset: list[int]
-
-
-class TextChoice(AnswerModel):
-    """`finish_reason` is null in a stream until the last event of a choice."""
-
-    index: int
-    text: str
-    logprobs: TextLogprobs | None
-    finish_reason: Literal["stop", "length"] | None
-
-
-class TextCompletion(AnswerModel):
-    """A whole answer, and each event of a stream."""
-
-    id: str
-    object: Literal["text_completion"]
-    created: int
-    model: str
-    choices: list[TextChoice]
-    usage: CompletionUsage | None = None
-
-
-class TokenizeAnswer(AnswerModel):
-    count: int
-    max_model_len: int
-    tokens: list[int]
-    token_strs: list[str] | None
-
-
-class DetokenizeAnswer(AnswerModel):
-    prompt: str
-
-
-class ErrorDetail(AnswerModel):
-    """`param` points into the body."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorAnswer(AnswerModel):
-    """Any error; `/v1/messages` says `type` beside it."""
-
-    error: ErrorDetail
-    type: Literal["error"] | None = None
+class ChatEvent(RootModel[ChatCompletionChunk | ErrorAnswer]):
+    """The data of an event; an error ends the stream."""

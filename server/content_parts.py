@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Tag, model_validator
 
 from server.body import STR_OR_LIST, BodyModel, MediaUrl, by_type
+from server.rule_schemas import NULL, excludes, with_rules
 
 
 class ImageOptions(BodyModel):
@@ -64,6 +65,11 @@ class VideoPart(VideoOptions):
     `nframes` is its name for `num_frames`; `sample_fps` is the rate at which frames were taken.
     """
 
+    model_config = with_rules(
+        nframes=excludes("num_frames"),
+        sample_fps={"properties": {"fps": NULL, "video": {"type": "array"}}},
+    )
+
     type: Literal["video"]
     video: Annotated[
         Annotated[MediaUrl, Tag("<str>")]
@@ -108,6 +114,8 @@ class PixelBounds(BodyModel):
 
 class MmProcessorKwargs(VideoOptions):
     """Options for all media of the request; what a part says itself wins."""
+
+    model_config = with_rules(size=excludes("min_pixels", "max_pixels", "total_pixels"))
 
     do_sample_frames: bool | None = None
     size: PixelBounds | None = None

@@ -1,10 +1,11 @@
 """The fields of a body that say how tokens are drawn; chat and plain completions share them."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
 from server.body import BodyModel
+from server.rule_schemas import needs, with_rules
 
 MAX_CHOICES = 16
 MAX_STOP_STRINGS = 16
@@ -15,12 +16,16 @@ MAX_LOGIT_BIAS_ENTRIES = 1024
 _INT31 = 2**31 - 1  # the engine has `top_k` and priorities in 32 bits
 _INT64 = 2**63
 
-
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]
 StopStrings = Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)]
-TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
-Bias = Annotated[float, Field(ge=-100, le=100)]
-LogitBias = Annotated[dict[TokenId, Bias], Field(max_length=MAX_LOGIT_BIAS_ENTRIES)]
+_LOGIT_BIAS = {
+    "type": "object",
+    "propertyNames": {"pattern": "^[0-9]{1,9}$"},
+    "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+    "maxProperties": MAX_LOGIT_BIAS_ENTRIES,
+}
+LogitBias = Annotated[Any, WithJsonSchema(_LOGIT_BIAS)]
+STREAM_RULE = needs("stream")
 
 
 def _check_stop(value: object) -> object:
@@ -60,6 +65,8 @@ class StreamOptions(BodyModel):
 
 class Drawing(BodyModel):
     """`None` means: the checkpoint's default (see `server.sampling`)."""
+
+    model_config = with_rules(stream_options=STREAM_RULE)
 
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)

@@ -202,6 +202,8 @@ class _SchemaCheck:
             return
         if not isinstance(schema, dict):
             self._refuse("a schema must be an object or a boolean", place)
+        if place and place[-1] == "propertyNames":
+            schema = {"type": "string", **schema}
         self._check(schema, place)
         for path, subschema in iterate_subschemas(schema):
             self._walk(subschema, place + path)
@@ -246,6 +248,8 @@ class _SchemaCheck:
         for keyword in ("enum", "anyOf", "oneOf", "allOf"):
             if keyword in schema and not (isinstance(schema[keyword], list) and schema[keyword]):
                 self._refuse(f"`{keyword}` must be a list with at least one member", place)
+        if not isinstance(schema.get("prefixItems", []), list):
+            self._refuse("`prefixItems` must be a list", place)
         self._num_values += len(schema.get("enum", ()))
         if self._num_values > MAX_ENUM_VALUES:
             self._refuse(f"there are more than {MAX_ENUM_VALUES} `enum` values", ())

@@ -6,8 +6,9 @@ Run by `server.grammar_check` as
 
 The process loads the tokenizer of the checkpoint in FOLDER, once, and forks a child for the work.
 The child can open no file or socket, write no file, leave no core, has MAX_BYTES of memory beyond
-what it starts with, and is ended by the kernel TIMEOUT_S after a job began. Then the next child
-takes its place, within some 20 ms; a new process would need three seconds for its imports.
+what it starts with, and is ended by the kernel when a job has taken TIMEOUT_S of processor time.
+Then the next child takes its place, within some 20 ms; a new process would need three seconds for
+its imports.
 
 Both directions, in this order:
 
@@ -28,7 +29,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -51,8 +52,11 @@ _MIN_STEPS = 25  # before the mean counts
 _MAX_GROWTH = 24 * 1024  # bytes of memory per byte of text; usual: 0 to 12 KiB
 _FREE_GROWTH = 8 * 1024**2  # what memory grows at once
 _RANDOM_STEPS = 256
-_REPETITIVE_STEPS = 1536
-_RULE_STEPS = 48
+_REPETITIVE_STEPS = 1024
+_LATE_STEPS = 256  # that costs are watched over
+_RULES_STEPS = 2048  # of all rules together
+_MIN_RULE_STEPS = 128
+_MAX_TEXTS = 16  # of one walk; a grammar may allow short ones only
 _REPEAT_SHARE = 0.75  # of the steps of a repetitive walk
 
 _WARNING = re.compile(rb"Warning: (.*)")
@@ -122,9 +126,9 @@ def _work(
     _confine(trial.memory.count_reserved() + max_bytes)
     while (job := _receive(commands)) is not None:
         busy[0] = 1
-        signal.setitimer(signal.ITIMER_REAL, timeout_s)  # nobody handles it: it ends the process
+        signal.setitimer(signal.ITIMER_PROF, timeout_s)  # nobody handles it: it ends the process
         answer = trial.judge(job["structural_tag"])
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         busy[0] = 0
         _send(answers, answer)
         if trial.memory.count() - start > max_bytes // 2:
@@ -140,7 +144,7 @@ def _confine(max_bytes: int) -> None:
 
 def _describe_death(status: int, timeout_s: str, max_bytes: int) -> dict[str, str]:
     reason = f"it needs more than {max_bytes} bytes of memory, or breaks the compiler"
-    if status == -signal.SIGALRM:
+    if status == -signal.SIGPROF:
         reason = f"compiling it and trying it out takes longer than {timeout_s} seconds"
     return {"code": "grammar_too_complex", "reason": reason}
 
@@ -178,61 +182,50 @@ class GrammarTrial:
         if warning := self._take_warning():
             raise Refused("unsupported_grammar", warning)
         pool = self._find_pool(tag)
-        for repeats in (False, True):
-            self._walk(compiled, _WALK_STEPS, pool, repeats=repeats, must_go_on=True)
+        self._walk(compiled, _RANDOM_STEPS, must_go_on=True)
+        self._walk(compiled, _REPETITIVE_STEPS, pool, must_go_on=True)
         for part in _iterate_parts(json.loads(tag)["format"]):
-            for compiled in self._compile_rules(part):
-                self._walk(compiled, _RULE_STEPS, pool, repeats=True, must_go_on=False)
-
-    def _compile_rules(self, part: dict[str, Any]) -> Iterator[xgr.CompiledGrammar]:
-        """Each alternative of each rule as a grammar, since a walk may never get to some."""
-        text = str(xgr.Grammar.from_structural_tag({"type": "structural_tag", "format": part}))
-        for _, body in _RULE.findall(text):
-            for alternative in _split_alternatives(body):
-                rooted = f"{text}\ntried_alternative ::= {alternative}\n"
-                grammar = xgr.Grammar.from_ebnf(rooted, root_rule_name="tried_alternative")
-                yield self._compiler.compile_grammar(grammar)
+            rules = list(_iterate_alternatives(part))
+            num_steps = max(_RULES_STEPS // len(rules), _MIN_RULE_STEPS)
+            for rule in rules:
+                self._walk(self._compiler.compile_grammar(rule), num_steps, pool)
 
     def _walk(
         self,
         compiled: xgr.CompiledGrammar,
         num_steps: int,
-        pool: list[int],
+        pool: Sequence[int] = (),
         *,
-        repeats: bool,
-        must_go_on: bool,
+        must_go_on: bool = False,
     ) -> None:
-        """Write a text of allowed tokens, as the engine would.
+        """Write texts of allowed tokens, as the engine would.
 
         Args:
-            repeats: mostly the token before again, otherwise one of `pool` if one is allowed: bytes
-                of the grammar itself, for what is slow with `aaaa` only.
+            pool: tokens to choose from where one is allowed. If given, the token before is mostly
+                repeated: some grammars are slow with `aaaa` only.
             must_go_on: whether to refuse a grammar that allows no token at all.
         Raises: Refused.
         """
-        draw = random.Random(num_steps)
-        matcher = xgr.GrammarMatcher(compiled)
-        mask, start = self._vocabulary.new_mask(), self.memory.count()
-        total_s, num_bytes, token_id = 0.0, 0, -1
-        for step in range(num_steps):
-            step_start = time.thread_time()
-            matcher.fill_next_token_bitmask(mask.view(np.int32)[None])
-            step_s = time.thread_time() - step_start
-            if must_go_on and not mask.any():
-                raise Refused("invalid_grammar", "it comes to a point where nothing is allowed")
-            mask &= ~self._vocabulary.stop_mask
-            if not mask.any():
-                return
-            if not (repeats and draw.random() < _REPEAT_SHARE and _is_allowed(mask, token_id)):
-                token_id = _draw_token(mask, pool if repeats else [], draw)
-            step_start = time.thread_time()
-            matcher.accept_token(token_id)
-            step_s += time.thread_time() - step_start
-            total_s += step_s
-            num_bytes += self._vocabulary.lengths[token_id]
-            _check_step(step_s, total_s / max(step + 1, _MIN_STEPS))
-            if self.memory.count() - start > _FREE_GROWTH + num_bytes * _MAX_GROWTH:
-                raise _too_complex("the memory that it needs grows too fast with its text")
+        draw, cost = random.Random(num_steps), _Cost(self.memory)
+        mask = self._vocabulary.new_mask()
+        for _ in range(_MAX_TEXTS):
+            matcher, token_id = xgr.GrammarMatcher(compiled), -1
+            while cost.num_steps < num_steps:
+                start = time.thread_time()
+                matcher.fill_next_token_bitmask(mask.view(np.int32)[None])
+                fill_s = time.thread_time() - start
+                if must_go_on and not mask.any():
+                    raise Refused("invalid_grammar", "it comes to a point where nothing is allowed")
+                mask &= ~self._vocabulary.stop_mask
+                if not mask.any():
+                    break
+                repeats = pool and draw.random() < _REPEAT_SHARE and _is_allowed(mask, token_id)
+                if not repeats:
+                    token_id = _draw_token(mask, pool, draw)
+                start = time.thread_time()
+                matcher.accept_token(token_id)
+                accept_s = time.thread_time() - start
+                cost.add(fill_s + accept_s, self._vocabulary.lengths[token_id])
 
     def _find_pool(self, tag: str) -> list[int]:
         """The tokens of one byte that occur in the grammar's text."""
@@ -246,6 +239,35 @@ class GrammarTrial:
         except BlockingIOError:
             return ""
         return found[1].decode(errors="replace") if found else ""
+
+
+class _Cost:
+    """Adds up what steps cost, over some at a time: what grows must not be hidden by its start."""
+
+    def __init__(self, memory: "_Memory") -> None:
+        self.num_steps = 0
+        self._memory = memory
+        self._mark()
+
+    def add(self, step_s: float, num_bytes: int) -> None:
+        """Raises: Refused if this step, the mean of late, or the growth of late is too much."""
+        self.num_steps += 1
+        self._num_late += 1
+        self._late_s += step_s
+        self._late_bytes += num_bytes
+        finding = "finding the allowed tokens takes longer than"
+        if step_s > _MAX_STEP_S:
+            raise _too_complex(f"{finding} {_MAX_STEP_S:g} seconds")
+        if self._late_s > _MAX_MEAN_S * max(self._num_late, _MIN_STEPS):
+            raise _too_complex(f"{finding} {_MAX_MEAN_S:g} seconds on average")
+        if self._memory.count() - self._start > _FREE_GROWTH + self._late_bytes * _MAX_GROWTH:
+            raise _too_complex("the memory that it needs grows too fast with the text")
+        if self._num_late == _LATE_STEPS:
+            self._mark()
+
+    def _mark(self) -> None:
+        self._start = self._memory.count()
+        self._num_late, self._late_s, self._late_bytes = 0, 0.0, 0
 
 
 class _Memory:
@@ -267,16 +289,24 @@ class _Memory:
 
 
 def _iterate_parts(node: Any) -> Iterator[dict[str, Any]]:
-    """The regexes and EBNF grammars in a format, patterns of JSON schemas included."""
-    children = node if isinstance(node, list) else ()
+    """The regexes and EBNF grammars in a format. (Patterns of schemas cost when compiled only.)"""
     if isinstance(node, dict):
-        children = list(node.values())
         if node.get("type") in ("regex", "grammar"):
             yield node
-        if isinstance(node.get("pattern"), str) and node.get("type") != "regex":
-            yield {"type": "regex", "pattern": node["pattern"]}
-    for child in children:
-        yield from _iterate_parts(child)
+        elif node.get("type") != "json_schema":
+            yield from _iterate_parts(list(node.values()))
+    elif isinstance(node, list):
+        for child in node:
+            yield from _iterate_parts(child)
+
+
+def _iterate_alternatives(part: dict[str, Any]) -> Iterator[xgr.Grammar]:
+    """Each alternative of each rule as a grammar, since a walk may never get to some."""
+    text = str(xgr.Grammar.from_structural_tag({"type": "structural_tag", "format": part}))
+    for _, body in _RULE.findall(text):
+        for alternative in _split_alternatives(body):
+            rooted = f"{text}\ntried_alternative ::= {alternative}\n"
+            yield xgr.Grammar.from_ebnf(rooted, root_rule_name="tried_alternative")
 
 
 def _split_alternatives(body: str) -> list[str]:
@@ -294,15 +324,6 @@ def _split_alternatives(body: str) -> list[str]:
     return found or [body]
 
 
-def _check_step(step_s: float, mean_s: float) -> None:
-    if step_s > _MAX_STEP_S:
-        raise _too_complex(f"finding the allowed tokens takes longer than {_MAX_STEP_S:g} seconds")
-    if mean_s > _MAX_MEAN_S:
-        raise _too_complex(
-            f"finding the allowed tokens takes longer than {_MAX_MEAN_S:g} seconds on average"
-        )
-
-
 def _too_complex(reason: str) -> Refused:
     return Refused("grammar_too_complex", reason)
 
@@ -311,7 +332,7 @@ def _is_allowed(mask: np.ndarray, token_id: int) -> bool:
     return token_id >= 0 and bool(mask[token_id // 32] >> np.uint32(token_id % 32) & 1)
 
 
-def _draw_token(mask: np.ndarray, preferred: list[int], draw: random.Random) -> int:
+def _draw_token(mask: np.ndarray, preferred: Sequence[int], draw: random.Random) -> int:
     """A preferred token if one is allowed; otherwise any, rare ones more often than their share."""
     allowed = [token_id for token_id in preferred if _is_allowed(mask, token_id)]
     if allowed:

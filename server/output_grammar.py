@@ -32,7 +32,7 @@ _CHARACTER = r'[^\x00-\x1f"\\]'
 _PYDANTIC_PATTERNS: Mapping[str, str] = {  # with a lookahead, which the compiler does not know
     r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$": r"^[+-]?(\d+\.?\d*|\.\d+)$"  # of a Decimal
 }
-_PYDANTIC_URL = {"format": "uri", "minLength": 1, "maxLength": 2083}  # lengths beside a format
+_MAX_URL_LENGTH = 2083  # pydantic's for HttpUrl
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +106,12 @@ def _restate(schema: Any, root: Any) -> Any:
         restated["anyOf"] = restated.pop("oneOf")
     if "pattern" in schema:
         restated["pattern"] = _PYDANTIC_PATTERNS.get(schema["pattern"], schema["pattern"])
-    if schema.items() >= _PYDANTIC_URL.items():
-        return {word: restated[word] for word in restated if word not in ("minLength", "maxLength")}
     return _restate_length(restated)
 
 
 def _restate_parts(keyword: str, value: Any, root: Any) -> Any:
+    if keyword == "propertyNames":  # names are strings without its saying so
+        return _restate({"type": "string", **value}, root)
     if keyword in SCHEMA_VALUES:
         return _restate(value, root)
     if keyword in SCHEMA_LISTS:
@@ -142,15 +142,22 @@ def _open_object(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _restate_length(schema: dict[str, Any]) -> dict[str, Any]:
-    """`minLength` and `maxLength` of a string as a pattern, if they are short and alone."""
+    """`minLength` and `maxLength` of a string as a pattern, if they are small and alone.
+
+    Beside a format they are not supported, but those of pydantic's URLs say next to nothing.
+    """
     least, most = schema.get("minLength", 0), schema.get("maxLength")
-    is_bounded = "minLength" in schema or "maxLength" in schema
-    if not is_bounded or schema.get("type") != "string" or _has_any(schema, ("pattern", "format")):
+    others = {word: schema[word] for word in schema if word not in ("minLength", "maxLength")}
+    is_text = "string" in schema.get("type", ())
+    if len(others) == len(schema) or not is_text or "pattern" in schema:
         return schema
+    if "format" in schema:
+        is_url = schema["format"] == "uri" and least <= 1 and most in (None, _MAX_URL_LENGTH)
+        return others if is_url else schema
     if max(least, most or 0) > _MAX_PATTERN_LENGTH or (most is not None and least > most):
         return schema
     pattern = f"^{_CHARACTER}{{{least},{'' if most is None else most}}}$"
-    return {"type": "string", "pattern": pattern}
+    return {**others, "pattern": pattern}
 
 
 def _are_distinct(options: Iterable[Any], root: Any) -> bool:

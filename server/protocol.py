@@ -13,7 +13,8 @@ from pydantic import (
 
 from server.body import MAX_MESSAGES, BodyModel, by_role, by_type, unsupported
 from server.content_parts import Content, MmProcessorKwargs, TextContent
-from server.drawing import MAX_LOGPROBS, Drawing
+from server.drawing import MAX_LOGPROBS, STREAM_RULE, Drawing
+from server.rule_schemas import needs, with_rules
 
 MAX_TOOLS = 128
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
@@ -33,6 +34,7 @@ JsonSchema = Annotated[Any, BeforeValidator(_check_schema, json_schema_input_typ
 JsonSchemaOrText = Annotated[
     Any, BeforeValidator(_check_schema_or_text, json_schema_input_type=dict | bool | str)
 ]
+Choices = Annotated[list[str], Field(json_schema_extra={"minItems": 1})]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
@@ -163,7 +165,7 @@ class StructuredOutputs(BodyModel):
 
     json_schema: JsonSchemaOrText = Field(default=None, alias="json")
     regex: str | None = None
-    choice: list[str] | None = None
+    choice: Choices | None = None
     grammar: str | None = None
     json_object: bool | None = None
     structural_tag: Annotated[Any, unsupported()] = None
@@ -191,6 +193,8 @@ class AnthropicThinking(BodyModel):
 
 
 class ChatCompletionRequest(Drawing):
+    model_config = with_rules(stream_options=STREAM_RULE, top_logprobs=needs("logprobs"))
+
     model: str
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     mm_processor_kwargs: MmProcessorKwargs | None = None
@@ -210,7 +214,7 @@ class ChatCompletionRequest(Drawing):
     structured_outputs: StructuredOutputs | None = None
     guided_json: JsonSchemaOrText = Field(default=None, description="vLLM's older name")
     guided_regex: str | None = Field(default=None, description="vLLM's older name")
-    guided_choice: list[str] | None = Field(default=None, description="vLLM's older name")
+    guided_choice: Choices | None = Field(default=None, description="vLLM's older name")
     guided_grammar: str | None = Field(default=None, description="vLLM's older name")
 
     max_completion_tokens: int | None = Field(default=None, ge=1)

@@ -1,4 +1,4 @@
-"""The routes beside the chat: which model, is it alive, is it ready, its metrics."""
+"""The routes beside the chat: which model, is it alive, is it ready, its metrics, the API."""
 
 import time
 from typing import Any
@@ -9,6 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from server.errors import ModelNotFound, NotReady
+from server.openapi import encode_document
 from server.state import ServerState
 
 
@@ -63,5 +64,9 @@ def build_router(state: ServerState) -> APIRouter:
     async def render_metrics() -> Response:
         text = generate_latest(state.metrics.registry)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    @router.get("/openapi.json")
+    async def describe_api() -> Response:
+        return Response(encode_document(), media_type="application/json")
 
     return router

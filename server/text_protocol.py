@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, Tag, model_validator
 
 from server.body import STR_OR_LIST, unsupported
-from server.drawing import MAX_LOGPROBS, Drawing
+from server.drawing import MAX_LOGPROBS, STREAM_RULE, Drawing
+from server.rule_schemas import with_rules
 
 MAX_PROMPTS = 64
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
@@ -19,17 +20,23 @@ def _check_part(value: object) -> object:
     raise ValueError("must be a text, a token id, or a list of token ids")
 
 
+Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]
+Tokens = Annotated[list[int], Field(min_length=1)]
 PromptPart = Annotated[
-    Any, BeforeValidator(_check_part, json_schema_input_type=str | int | list[int])
+    Any, BeforeValidator(_check_part, json_schema_input_type=Text | int | Tokens)
 ]
 
 
 class CompletionRequest(Drawing):
     """`prompt` is a text or its tokens, or several of either; each gets `n` choices."""
 
+    model_config = with_rules(
+        stream_options=STREAM_RULE, logprobs={"properties": {"echo": {"enum": [None, False]}}}
+    )
+
     model: str
     prompt: Annotated[
-        Annotated[str, Tag("<str>")]
+        Annotated[Text, Tag("<str>")]
         | Annotated[list[PromptPart], Field(min_length=1, fail_fast=True), Tag("<list>")],
         STR_OR_LIST,
     ]

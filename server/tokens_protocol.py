@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from server.body import MAX_MESSAGES, BodyModel, unsupported
 from server.content_parts import MmProcessorKwargs
@@ -13,10 +13,18 @@ from server.protocol import (
     Message,
     Tool,
 )
+from server.rule_schemas import NULL
+
+_KINDS = [
+    {"properties": {"prompt": {"type": "string"}, "messages": NULL}, "required": ["prompt"]},
+    {"properties": {"messages": {"type": "array"}, "prompt": NULL}, "required": ["messages"]},
+]
 
 
 class TokenizeRequest(BodyModel):
     """Either `prompt`, or `messages` and what goes with them in a chat request."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": _KINDS})
 
     model: str | None = None
     prompt: str | None = None

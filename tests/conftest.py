@@ -10,6 +10,8 @@ from demo.checkpoint import CheckpointSpec
 from demo.random_checkpoint import build_checkpoint
 from server.settings import ENV_PREFIX
 
+collect_ignore = ["clients"]  # they have an environment of their own: `make test-clients`
+
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:

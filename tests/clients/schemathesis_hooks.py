@@ -1,19 +1,24 @@
-"""What schemathesis does to a request before it is sent: an existing model, a short answer."""
+"""What schemathesis does to valid bodies: they get through, and their answers are short.
+
+Bodies that are to be refused stay as they are.
+"""
 
 import os
 from typing import Any
 
 import schemathesis
+from asked import PICTURE_URL
 
 MODEL = os.environ["SERVER_MODEL"]
 _MAX_TOKENS = 2
-# How long an answer may get, by path; said even where it need not be.
+# How long an answer may get, by path; the first is said even where it need not be.
 _LIMITS = {
-    "/v1/chat/completions": ("max_completion_tokens", "max_tokens", "min_tokens"),
-    "/v1/completions": ("max_tokens", "min_tokens"),
+    "/v1/chat/completions": ("max_completion_tokens", "max_tokens"),
+    "/v1/completions": ("max_tokens",),
     "/v1/responses": ("max_output_tokens",),
     "/v1/messages": ("max_tokens",),
 }
+_MEDIA = ("image", "image_url", "url", "video", "video_url")
 
 
 @schemathesis.hook
@@ -27,7 +32,22 @@ def before_call(
         body["model"] = MODEL
     limits = _LIMITS.get(case.path, ())
     for name in limits:
-        if isinstance(body.get(name), int):
-            body[name] = min(body[name], _MAX_TOKENS)
-    if limits:
-        body[limits[0]] = _MAX_TOKENS
+        if name == limits[0] or body.get(name) is not None:
+            body[name] = _MAX_TOKENS
+    if limits and body.get("min_tokens"):
+        body["min_tokens"] = _MAX_TOKENS
+    case.body = _repair(body)
+
+
+def _repair(value: Any) -> Any:
+    """Media are a picture, and 1.0, which is an integer in a JSON schema, is written as one."""
+    if isinstance(value, dict):
+        return {
+            name: PICTURE_URL if name in _MEDIA and isinstance(part, str) else _repair(part)
+            for name, part in value.items()
+        }
+    if isinstance(value, list):
+        return [_repair(part) for part in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from demo.evaluate import GROUPS, Case, Outcome, ask, held_out_cases
 from demo.scenes import random_names, shapes_picture
 from demo.skills import ORDINALS, Example, Question, article, sentence
 from demo.world import COLORS, Clip, Picture, Shape
+from server.settings import ThinkingSettings
 from tests.e2e.real_server import MODEL_NAME, RealServer
 
 PER_SKILL = 10
@@ -124,3 +126,27 @@ def test_timestamps_tell_the_time(server: RealServer) -> None:
             question = Question("when", text, f"At {seconds} seconds.", "")
             cases.append(Case(Example((clip,), (question,)), question, is_thinking=False))
     assert share_right(ask_all(server, cases)) >= 0.7  # frames at a fixed rate would give 0.5
+
+
+def think(server: RealServer, **options: Any) -> Any:
+    """What is thought and answered; drawn with a seed."""
+    options = {"temperature": 1.2, "max_tokens": 300, **options}
+    return server.ask("Which word is longest?", thinks=None, **options).choices[0].message
+
+
+def test_a_budget_that_is_not_used_up_changes_nothing(server: RealServer) -> None:
+    thoughts = set()
+    for seed in range(5):
+        free = think(server, seed=seed)
+        bounded = think(server, seed=seed, extra_body={"thinking_budget": 250})
+        assert (bounded.reasoning, bounded.content) == (free.reasoning, free.content)
+        thoughts.add(free.reasoning)
+    assert len(thoughts) > 1 and all(thoughts)
+
+
+def test_thinking_that_is_cut_still_leads_to_an_answer(server: RealServer) -> None:
+    free = think(server, seed=0)
+    cut = think(server, seed=0, extra_body={"thinking_budget": 2})
+    assert cut.reasoning.endswith(ThinkingSettings().early_stopping_text)
+    assert cut.reasoning != free.reasoning
+    assert cut.content

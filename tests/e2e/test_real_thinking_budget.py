@@ -20,9 +20,11 @@ CLOSE = "</think>"
 SENTENCE = ThinkingSettings().early_stopping_text
 LENGTH = 130  # the sentence takes 85 tokens of this tokenizer
 TOKENIZER = build_tokenizer()
+CLOSE_ID = TOKENIZER.convert_tokens_to_ids(CLOSE)
 MIXED = {
-    "logit_bias": {TOKENIZER.convert_tokens_to_ids(token): 100 for token in ("a", "b", CLOSE)},
+    "logit_bias": {TOKENIZER.convert_tokens_to_ids(token): 100 for token in (*"abcdef", CLOSE)},
     "extra_body": {"top_k": 0, "top_p": 1.0},
+    "max_tokens": 40,
 }
 CONTENT = [image("coffee_cmyk.jpg", max_pixels=65536), text("What is it?")]
 
@@ -34,8 +36,8 @@ def end(thinking_checkpoint: Path) -> ThinkingEnd:
 
 
 def draw(server: RealServer, content: Any = "hi", *, budget: int | None = None, **options: Any):
-    """A seeded answer at temperature 1 with its logprobs."""
-    body = options.pop("extra_body", {})
+    """A seeded answer at temperature 1 with its logprobs, as long as it may be."""
+    body = {"ignore_eos": True, **options.pop("extra_body", {})}
     if budget is not None:
         body = {**body, "thinking_budget": budget}
     defaults = {"temperature": 1, "seed": 7, "max_tokens": LENGTH}
@@ -57,6 +59,12 @@ def told(choice: Any) -> tuple[Any, ...]:
     return message.reasoning_content, message.content, choice.finish_reason, tokens_of(choice)
 
 
+def find_close(choice: Any) -> int:
+    """How many tokens come before the closing tag; -1 if it has not come."""
+    tokens = tokens_of(choice)
+    return tokens.index(CLOSE) if CLOSE in tokens else -1
+
+
 def joined(chunks: list[Any], name: str) -> str:
     choices = [choice for chunk in chunks for choice in chunk.choices]
     return "".join(getattr(choice.delta, name, None) or "" for choice in choices)
@@ -74,33 +82,51 @@ def test_thinking_has_exactly_as_many_tokens_as_it_may(
     assert tokens[:budget] == tokens_of(free.choices[0])[:budget]
     assert tokens[budget:num_spent] == [e.token_bytes.decode() for e in end.logprobs]
     assert logprobs_of(cut.choices[0])[budget:num_spent] == [0.0] * len(end.token_ids)
-    assert cut.choices[0].message.reasoning_content.endswith(f"\n\n{SENTENCE}")
+    assert cut.choices[0].message.reasoning_content.endswith(SENTENCE)
     assert cut.choices[0].message.content
-    num_reasoning = budget + end.token_ids.index(TOKENIZER.convert_tokens_to_ids(CLOSE))
+    num_reasoning = budget + end.token_ids.index(CLOSE_ID)
     assert cut.usage.completion_tokens_details.reasoning_tokens == num_reasoning
     assert cut.usage.completion_tokens == len(tokens) == LENGTH
     assert cut.usage.prompt_tokens == free.usage.prompt_tokens
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.fixture(scope="module")
+def freely_ended(thinking: RealServer) -> list[tuple[int, Any]]:
+    """Seeds, and what is drawn with them if the thinking has no budget; it ends at some time."""
+    drawn = [(seed, draw(thinking, seed=seed, **MIXED).choices[0]) for seed in range(8)]
+    found = [
+        (seed, choice) for seed, choice in drawn if 1 < find_close(choice) < MIXED["max_tokens"] - 1
+    ]
+    assert len({find_close(choice) for _, choice in found}) > 2
+    return found
+
+
 def test_a_budget_that_is_not_used_up_changes_nothing(
-    thinking: RealServer, end: ThinkingEnd, seed: int
+    thinking: RealServer, freely_ended: list[tuple[int, Any]]
 ) -> None:
-    free = draw(thinking, seed=seed, **MIXED).choices[0]
-    num_thought = tokens_of(free).index(CLOSE)
-    for budget in (num_thought, num_thought + 1, 1000):
-        bounded = draw(thinking, budget=budget, seed=seed, **MIXED).choices[0]
-        assert told(bounded) == told(free)
-        assert logprobs_of(bounded) == pytest.approx(logprobs_of(free), abs=1e-4)
-    if num_thought:
-        cut = draw(thinking, budget=num_thought - 1, seed=seed, **MIXED).choices[0]
+    for seed, free in freely_ended:
+        num_thought = find_close(free)
+        for budget in (num_thought, num_thought + 1, 1000):
+            bounded = draw(thinking, budget=budget, seed=seed, **MIXED).choices[0]
+            assert told(bounded) == told(free)
+            assert logprobs_of(bounded) == pytest.approx(logprobs_of(free), abs=1e-4)
+
+
+def test_a_budget_of_one_token_less_cuts_the_thinking(
+    thinking: RealServer, end: ThinkingEnd, freely_ended: list[tuple[int, Any]]
+) -> None:
+    for seed, free in freely_ended:
+        budget = find_close(free) - 1
+        options = {**MIXED, "max_tokens": budget + len(end.token_ids) + 1}
+        cut = draw(thinking, budget=budget, seed=seed, **options).choices[0]
         assert cut.message.reasoning_content.endswith(SENTENCE)
-        assert tokens_of(cut).index(CLOSE) == num_thought - 1 + len(end.token_ids) - 2
+        assert tokens_of(cut)[:budget] == tokens_of(free)[:budget]
+        assert find_close(cut) == budget + end.token_ids.index(CLOSE_ID)
 
 
 def test_cut_thinking_streams_as_it_is_answered(thinking: RealServer) -> None:
     options = {"thinks": None, "temperature": 1, "seed": 7, "max_tokens": LENGTH}
-    body = {"thinking_budget": 9}
+    body = {"thinking_budget": 9, "ignore_eos": True}
     whole = thinking.ask("hi", **options, extra_body=body)
     usage = {"include_usage": True}
     chunks = thinking.stream("hi", **options, extra_body=body, stream_options=usage)
@@ -154,8 +180,7 @@ def test_thinking_that_leaves_no_room_for_an_answer_ends_as_length(
     thinking: RealServer, end: ThinkingEnd, room: int
 ) -> None:
     max_tokens = 5 + len(end.token_ids) + room
-    body = {"ignore_eos": True}
-    answer = draw(thinking, budget=5, max_tokens=max_tokens, extra_body=body)
+    answer = draw(thinking, budget=5, max_tokens=max_tokens)
     choice = answer.choices[0]
     assert choice.finish_reason == "length"
     assert len(tokens_of(choice)) == answer.usage.completion_tokens == (max_tokens if room else 5)

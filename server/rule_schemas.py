@@ -1,0 +1,29 @@
+"""Rules between the fields of a body as JSON schemas; validators beside the fields enforce them."""
+
+from typing import Any
+
+from pydantic import ConfigDict
+
+NULL = {"type": "null"}
+
+
+def with_rules(**rules: dict[str, Any]) -> ConfigDict:
+    """For a model's `model_config`; it replaces the rules of the class above.
+
+    Args:
+        rules: field -> what else holds where it is set.
+    """
+    conditions = {
+        field: {"anyOf": [{"properties": {field: NULL}}, rule]} for field, rule in rules.items()
+    }
+    return ConfigDict(json_schema_extra={"dependentSchemas": conditions})
+
+
+def needs(flag: str) -> dict[str, Any]:
+    """`flag` is true."""
+    return {"properties": {flag: {"const": True}}, "required": [flag]}
+
+
+def excludes(*fields: str) -> dict[str, Any]:
+    """`fields` are not set."""
+    return {"properties": dict.fromkeys(fields, NULL)}
