@@ -126,9 +126,13 @@ def _median(times: Sequence[StreamTimes]) -> StreamTimes:
 
 
 def print_report(rows: Sequence[StreamRow]) -> None:
-    """As `benchmarks.report` does it."""
+    """As `benchmarks.report` does it; an aim is about all numbers of streams."""
     print(_table(rows))
-    aims = [Aim(f"{row.name}: times less than stock", row.ratio, _MIN_RATIO) for row in rows]
+    least = {
+        variant: min(row.ratio for row in rows if row.work.variant == variant)
+        for variant in dict.fromkeys(row.work.variant for row in rows)
+    }
+    aims = [Aim(f"{name}: times less than stock", r, _MIN_RATIO) for name, r in least.items()]
     for aim in aims:
         verdict = "met" if aim.is_met else "NOT MET"
         print(f"{verdict}: {aim.text}: {aim.measured:.2f} (wanted >= {aim.bound:g})")

@@ -86,20 +86,24 @@ class Answer:
     async def _read_choice(
         self, choice: ChoiceReader, chunks: Chunks
     ) -> AsyncGenerator[Delta, None]:
+        is_done = False
         async with aclosing(chunks):
             async for chunk in chunks:
                 self._num_cached_tokens = max(self._num_cached_tokens, chunk.num_cached_tokens)
                 self._item_sources = self._item_sources or chunk.item_sources
                 delta = choice.read(chunk)
                 yield delta
-                if delta.finish_reason is not None:
-                    return
-        raise EngineFailed("the engine ended this request early", "engine_error")
+                is_done = delta.finish_reason is not None
+                if delta.stop is not None:
+                    return  # the engine would go on; what ends by itself is read to its end
+        if not is_done:
+            raise EngineFailed("the engine ended this request early", "engine_error")
 
 
 async def _merge(readers: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerator[Delta, None]:
     """Deltas of several choices in the order of their arrival; the first error ends them all."""
     ready: asyncio.Queue[Delta | None] = asyncio.Queue(maxsize=len(readers))
+    has_left = False
 
     async def pump(reader: AsyncGenerator[Delta, None]) -> None:
         async with aclosing(reader):
@@ -112,7 +116,8 @@ async def _merge(readers: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerat
                 for reader in readers:
                     group.create_task(pump(reader))
         finally:
-            await ready.put(None)
+            if not has_left:
+                await ready.put(None)
 
     pumping = asyncio.create_task(pump_all())
     try:
@@ -120,6 +125,7 @@ async def _merge(readers: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerat
             yield delta
         await _unwrap(pumping)
     finally:
+        has_left = True
         pumping.cancel()
         await asyncio.gather(pumping, return_exceptions=True)
 

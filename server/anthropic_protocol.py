@@ -12,6 +12,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic.config import JsonValue
 
 from server.anthropic_content import (
     AssistantBlock,
@@ -89,7 +90,7 @@ ToolDefinition = Annotated[
 ]
 
 
-_CHOICES = [
+_CHOICES: list[JsonValue] = [
     {"properties": {"type": {"enum": ["auto", "any", "none"]}}},
     {"properties": {"name": {"type": "string"}}, "required": ["name"]},
 ]

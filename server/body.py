@@ -151,16 +151,18 @@ def _parse(
     return ParsedBody(request, tuple(islice(iterate_unknown(request), MAX_NAMED_UNKNOWN)))
 
 
-def iterate_unknown(value: object, path: tuple[str | int, ...] = ()) -> Iterator[str]:
+def iterate_unknown(model: BaseModel, path: tuple[str | int, ...] = ()) -> Iterator[str]:
     """The names of all fields that no model knows."""
-    if isinstance(value, BaseModel):
-        for name in value.model_extra or ():
-            yield format_param((*path, name)) or ""
-        for name in value.model_fields_set:
-            yield from iterate_unknown(getattr(value, name, None), (*path, name))
-    elif isinstance(value, list):
-        for index, part in enumerate(value):
-            yield from iterate_unknown(part, (*path, index))
+    unknown = model.model_extra or {}
+    for name in unknown:
+        yield format_param((*path, name)) or ""
+    for name in model.model_fields_set - unknown.keys():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from iterate_unknown(value, (*path, name))
+        for index, part in enumerate(value if isinstance(value, list) else ()):
+            if isinstance(part, BaseModel):
+                yield from iterate_unknown(part, (*path, name, index))
 
 
 def _refuse_complex_json(body: bytes | bytearray) -> None:

@@ -94,7 +94,7 @@ class ChoiceReader:
         return Delta(
             self._index,
             parts,
-            chunk.logprobs[:-1] if reason == "stop" else chunk.logprobs,  # the end is no text
+            chunk.logprobs,
             self._finish_reason("stop" if stop is not None else reason),
             stop,
             len(chunk.token_ids),

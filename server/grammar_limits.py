@@ -261,7 +261,7 @@ class _SchemaCheck:
                 self._refuse(f"`{keyword}` must be between 0 and {MAX_BOUND}", place)
 
     def _check_object(self, schema: dict[str, Any], place: tuple[str | int, ...]) -> None:
-        for keyword in SCHEMA_MAPS:
+        for keyword in (*SCHEMA_MAPS, "propertyNames"):
             if not isinstance(schema.get(keyword, {}), dict):
                 self._refuse(f"`{keyword}` must be an object", place)
         required, properties = schema.get("required", []), schema.get("properties", {})

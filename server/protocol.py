@@ -30,9 +30,11 @@ def _check_schema_or_text(value: object) -> object:
     return value if isinstance(value, str) else _check_schema(value)
 
 
-JsonSchema = Annotated[Any, BeforeValidator(_check_schema, json_schema_input_type=dict | bool)]
+JsonSchema = Annotated[
+    Any, BeforeValidator(_check_schema, json_schema_input_type=dict | bool | None)
+]
 JsonSchemaOrText = Annotated[
-    Any, BeforeValidator(_check_schema_or_text, json_schema_input_type=dict | bool | str)
+    Any, BeforeValidator(_check_schema_or_text, json_schema_input_type=dict | bool | str | None)
 ]
 Choices = Annotated[list[str], Field(json_schema_extra={"minItems": 1})]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_validator
+from pydantic.config import JsonValue
 
 from server.body import MAX_MESSAGES, BodyModel, unsupported
 from server.content_parts import MmProcessorKwargs
@@ -15,7 +16,7 @@ from server.protocol import (
 )
 from server.rule_schemas import NULL
 
-_KINDS = [
+_KINDS: list[JsonValue] = [
     {"properties": {"prompt": {"type": "string"}, "messages": NULL}, "required": ["prompt"]},
     {"properties": {"messages": {"type": "array"}, "prompt": NULL}, "required": ["messages"]},
 ]

@@ -341,10 +341,12 @@ def _chunk(
     output: RequestOutput, num_top: int, token_bytes: Mapping[int, bytes]
 ) -> GenerationChunk:
     choice = output.outputs[0]
+    logprobs = _logprobs(choice, num_top, token_bytes)
     return GenerationChunk(
         text=choice.text,
         token_ids=tuple(choice.token_ids),
-        logprobs=_logprobs(choice, num_top, token_bytes),
+        # the token that ends an answer is no part of its text
+        logprobs=logprobs[:-1] if choice.finish_reason == "stop" else logprobs,
         finish_reason=_finish_reason(choice.finish_reason),
         num_cached_tokens=output.num_cached_tokens or 0,
         item_sources=tuple((output.ec_transfer_params or {}).get("sources", ())),

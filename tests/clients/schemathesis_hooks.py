@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 import schemathesis
-from asked import PICTURE_URL
+from asked import PICTURE_BASE64, PICTURE_URL
 
 MODEL = os.environ["SERVER_MODEL"]
 _MAX_TOKENS = 2
@@ -18,7 +18,10 @@ _LIMITS = {
     "/v1/responses": ("max_output_tokens",),
     "/v1/messages": ("max_tokens",),
 }
-_MEDIA = ("image", "image_url", "url", "video", "video_url")
+_MEDIA = {
+    "data": PICTURE_BASE64,
+    **dict.fromkeys(("image", "image_url", "url", "video", "video_url"), PICTURE_URL),
+}
 
 
 @schemathesis.hook
@@ -36,18 +39,19 @@ def before_call(
             body[name] = _MAX_TOKENS
     if limits and body.get("min_tokens"):
         body["min_tokens"] = _MAX_TOKENS
+    if case.meta.phase.name == "stateful":
+        body |= {"stream": None, "stream_options": None}  # links go on from a whole answer's id
     case.body = _repair(body)
 
 
-def _repair(value: Any) -> Any:
-    """Media are a picture, and 1.0, which is an integer in a JSON schema, is written as one."""
+def _repair(value: Any, field: str = "") -> Any:
+    """Media are a picture; 1.0, which is an integer in JSON schemas, is written as one."""
     if isinstance(value, dict):
-        return {
-            name: PICTURE_URL if name in _MEDIA and isinstance(part, str) else _repair(part)
-            for name, part in value.items()
-        }
+        return {name: _repair(part, name) for name, part in value.items()}
     if isinstance(value, list):
-        return [_repair(part) for part in value]
+        return [_repair(part, field) for part in value]
+    if isinstance(value, str):
+        return _MEDIA.get(field, value)
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value

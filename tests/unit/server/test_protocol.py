@@ -128,7 +128,7 @@ def test_a_tool_result_names_its_call_and_may_hold_an_image():
         ([{"type": "web_search"}], "tools[0].type"),
         ([{"type": "function"}], "tools[0].function"),
         ([{"type": "function", "function": {"name": "a b"}}], "tools[0].function.name"),
-        ([{"type": "function", "function": {"name": "x" * 65}}], "tools[0].function.name"),
+        ([{"type": "function", "function": {"name": "x" * 129}}], "tools[0].function.name"),
         (
             [{"type": "function", "function": {"name": "f", "parameters": []}}],
             "tools[0].function.parameters",
