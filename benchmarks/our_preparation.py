@@ -40,9 +40,7 @@ def preparation(checkpoint: str) -> Prepare:
 
     async def prepare(body: bytes) -> object:
         conversation = build_conversation(parse_body(body, ChatCompletionRequest).request)
-        rendered = await asyncio.to_thread(
-            renderer.render, conversation.messages, thinking=False
-        )
+        rendered = await asyncio.to_thread(renderer.render, conversation.messages, thinking=False)
         refs = await load_media_refs(conversation.media, fetcher, settings)
         prompt = renderer.expand(rendered, await pipeline.load(refs))
         return engine_input(prompt.token_ids, known.submit(prompt.items))

@@ -27,7 +27,8 @@ yellow coat is mending a net.
 - **Left**: a blue van, half in the shade; its number plate ends in 47.
 - **Right**: the café, with a sign that says “Zum Anker”. Nobody sits outside: it has rained.
 """
-_TOKEN = re.compile(r"\s?\w{1,7}|\s?[^\w\s]+|\s+")  # 3.9 characters each in `_TEXT`
+# 3.9 characters each in `_TEXT`; an escape of JSON is one
+_TOKEN = re.compile(r"\\.|\s?\w{1,7}|\s?[^\w\s\\]+|\s+")
 _FUNCTION = "write_file"
 _PATH = "notes.md"
 _CALL_END = ('"}', "}\n", CLOSE_CALL)

@@ -91,7 +91,7 @@ class ChatFormat:
         messages = _describe_parts(delta.parts)
         if delta.logprobs and not messages:
             messages = [{}]
-        logprobs = describe_logprobs(delta.logprobs) if self._with_logprobs else None
+        logprobs = describe_logprobs(delta.logprobs) if delta.logprobs else None
         events = []
         for message in messages:
             choice = _describe_choice(delta.index, message, logprobs)

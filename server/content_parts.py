@@ -3,9 +3,13 @@
 from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
+from pydantic.config import JsonDict
 
+from multimodal.plan import MIN_FPS
 from server.body import STR_OR_LIST, BodyModel, MediaUrl, by_type
 from server.rule_schemas import NULL, excludes, with_rules
+
+_FPS: JsonDict = {"minimum": MIN_FPS}  # checked with the media; so are the server's ceilings
 
 
 class ImageOptions(BodyModel):
@@ -18,7 +22,7 @@ class ImageOptions(BodyModel):
 class VideoOptions(ImageOptions):
     """`multimodal.options.MediaOptions` as a request spells it."""
 
-    fps: float | None = Field(default=None, gt=0)
+    fps: float | None = Field(default=None, gt=0, json_schema_extra=_FPS)
     num_frames: int | None = Field(default=None, ge=1)
     max_frames: int | None = Field(default=None, ge=1)
     video_start: float | None = Field(default=None, ge=0)
@@ -77,7 +81,7 @@ class VideoPart(VideoOptions):
         STR_OR_LIST,
     ]
     nframes: int | None = Field(default=None, ge=1)
-    sample_fps: float | None = Field(default=None, gt=0)
+    sample_fps: float | None = Field(default=None, gt=0, json_schema_extra=_FPS)
 
     @model_validator(mode="after")
     def _check_names(self) -> "VideoPart":

@@ -23,6 +23,7 @@ from server.content_parts import (
     VideoUrlPart,
 )
 from server.errors import InvalidRequest
+from server.grammar_limits import MAX_NESTING, is_nested_deeper
 from server.protocol import (
     AssistantMessage,
     ChatCompletionRequest,
@@ -66,7 +67,7 @@ def build_conversation(request: ChatCompletionRequest) -> Conversation:
     return Conversation(
         messages=[_render_message(m, index) for index, m in enumerate(request.messages)],
         media=tuple(_iterate_media(request.messages, shared)),
-        tools=tuple(map(_render_tool, usable_tools(request))),
+        tools=tuple(_render_tool(t, index) for index, t in enumerate(usable_tools(request))),
     )
 
 
@@ -75,8 +76,9 @@ def usable_tools(request: ChatCompletionRequest) -> list[Tool]:
     return [] if request.tool_choice == "none" else request.tools or []
 
 
-def _render_tool(tool: Tool) -> dict[str, Any]:
+def _render_tool(tool: Tool, index: int) -> dict[str, Any]:
     function = tool.function
+    _check_nesting(function.parameters, f"tools[{index}].function.parameters")
     described: dict[str, Any] = {"name": function.name}
     if function.description is not None:
         described["description"] = function.description
@@ -112,8 +114,18 @@ def _render_call(call: ToolCall, param: str) -> dict[str, Any]:
     if not isinstance(arguments, dict):
         param = f"{param}.function.arguments"
         raise InvalidRequest(f"`{param}` must be the text of a JSON object", "invalid_value", param)
+    _check_nesting(arguments, f"{param}.function.arguments")
     function = {"name": call.function.name, "arguments": arguments}
     return {"id": call.id, "type": "function", "function": function}
+
+
+def _check_nesting(value: object, param: str) -> None:
+    if is_nested_deeper(value, MAX_NESTING):
+        raise InvalidRequest(
+            f"`{param}`: objects and arrays nest deeper than {MAX_NESTING} levels",
+            "invalid_value",
+            param,
+        )
 
 
 def _render_content(content: str | Sequence[Part] | None) -> str | list[dict[str, str]]:

@@ -33,7 +33,7 @@ _END_TIMEOUT_S = 2.0  # it has nothing to do but to notice
 _MAX_ANSWER_BYTES = 64 * 1024
 _MAX_REASON_CHARS = 200
 # The worker's limit is processor time. Where processors are busy, that takes longer.
-_WALL_CLOCK_FACTOR = 4
+_WALL_CLOCK_FACTOR = 10
 # Where in its sources the compiler has found a fault: `[08:45:10] /project/cpp/x.cc:83: `.
 _SOURCE_PLACE = re.compile(r"\[[\d:]+\] \S+:\d+: |Check failed: .*? is false: ")
 

@@ -100,7 +100,7 @@ _FORMATS = frozenset({*_KNOWN_FORMATS, *_KNOWN_URI_FORMATS, *_FREE_FORMATS})
 
 def check_schema(schema: Mapping[str, Any] | bool, param: str) -> None:
     """Raises: InvalidRequest; `schema` may be any JSON value of an object or boolean."""
-    if _is_nested_deeper(schema, MAX_NESTING):
+    if is_nested_deeper(schema, MAX_NESTING):
         _refuse(param, f"objects and arrays nest deeper than {MAX_NESTING} levels")
     text = orjson.dumps(schema)
     _check_size(param, "the schema", len(text), MAX_SCHEMA_BYTES)
@@ -345,7 +345,7 @@ def _sized(value: object) -> Any:
     return value if isinstance(value, list | dict) else ()
 
 
-def _is_nested_deeper(value: object, levels: int) -> bool:
+def is_nested_deeper(value: object, levels: int) -> bool:
     children: Iterable[object] = ()
     if isinstance(value, Mapping):
         children = value.values()
@@ -353,7 +353,7 @@ def _is_nested_deeper(value: object, levels: int) -> bool:
         children = value
     else:
         return False
-    return levels == 0 or any(_is_nested_deeper(child, levels - 1) for child in children)
+    return levels == 0 or any(is_nested_deeper(child, levels - 1) for child in children)
 
 
 # A regex, cut into what counts: an escape, a class, a group's start or end, a quantifier, a bar, or

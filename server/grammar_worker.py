@@ -49,12 +49,14 @@ _MAX_PARSE_S = 0.25
 _MAX_MEAN_S = 0.01  # usual: 0.00002 to 0.001 with 151,936 tokens
 _MAX_STEP_S = 0.25
 _MIN_STEPS = 25  # before the mean counts
+_MAX_GROWING_S = 0.001  # for a mean that has become three times that of the start
+_MAX_TIMES = 3
 _MAX_GROWTH = 24 * 1024  # bytes of memory per byte of text; usual: 0 to 12 KiB
 _FREE_GROWTH = 8 * 1024**2  # what memory grows at once
 _RANDOM_STEPS = 256
 _REPETITIVE_STEPS = 1024
 _LATE_STEPS = 256  # that costs are watched over
-_RULES_STEPS = 2048  # of all rules together
+_RULES_STEPS = 4096  # of all rules together
 _MIN_RULE_STEPS = 128
 _MAX_TEXTS = 16  # of one walk; a grammar may allow short ones only
 _REPEAT_SHARE = 0.75  # of the steps of a repetitive walk
@@ -74,6 +76,7 @@ class Vocabulary:
 
     Attributes:
         size: with padding, as in the model's logits.
+        lengths: of the tokens, in bytes.
         stop_mask: one bit per token that ends an answer, as in xgrammar's masks.
         id_of_byte: the tokens that are one byte.
     """
@@ -82,7 +85,8 @@ class Vocabulary:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         self.size = size
         self.info = xgr.TokenizerInfo.from_huggingface(tokenizer, vocab_size=size)
-        self.lengths = list(map(len, decoded := self.info.decoded_vocab))
+        decoded = self.info.decoded_vocab
+        self.lengths = [len(token) for token in decoded]
         self.id_of_byte = {token[0]: i for i, token in enumerate(decoded) if len(token) == 1}
         self.stop_mask = self.new_mask()
         for token_id in self.info.stop_token_ids:
@@ -165,11 +169,10 @@ class GrammarTrial:
             self._try(tag)
         except Refused as refused:
             return {"code": refused.code, "reason": str(refused)}
-        except MemoryError:
-            return {"code": "grammar_too_complex", "reason": "it needs too much memory"}
-        except (RuntimeError, ValueError, TypeError) as error:  # xgrammar's
-            code = "grammar_too_complex" if "bad_alloc" in str(error) else "invalid_grammar"
-            return {"code": code, "reason": str(error)}
+        except (RuntimeError, ValueError, TypeError, MemoryError) as error:  # xgrammar's
+            if isinstance(error, MemoryError) or "bad_alloc" in str(error):
+                return {"code": "grammar_too_complex", "reason": "it needs too much memory"}
+            return {"code": "invalid_grammar", "reason": str(error)}
         return {"code": None, "reason": ""}
 
     def _try(self, tag: str) -> None:
@@ -186,7 +189,7 @@ class GrammarTrial:
         self._walk(compiled, _REPETITIVE_STEPS, pool, must_go_on=True)
         for part in _iterate_parts(json.loads(tag)["format"]):
             rules = list(_iterate_alternatives(part))
-            num_steps = max(_RULES_STEPS // len(rules), _MIN_RULE_STEPS)
+            num_steps = min(_REPETITIVE_STEPS, max(_RULES_STEPS // len(rules), _MIN_RULE_STEPS))
             for rule in rules:
                 self._walk(self._compiler.compile_grammar(rule), num_steps, pool)
 
@@ -247,6 +250,7 @@ class _Cost:
     def __init__(self, memory: "_Memory") -> None:
         self.num_steps = 0
         self._memory = memory
+        self._first_s: float | None = None
         self._mark()
 
     def add(self, step_s: float, num_bytes: int) -> None:
@@ -263,7 +267,15 @@ class _Cost:
         if self._memory.count() - self._start > _FREE_GROWTH + self._late_bytes * _MAX_GROWTH:
             raise _too_complex("the memory that it needs grows too fast with the text")
         if self._num_late == _LATE_STEPS:
+            self._check_growth(self._late_s / self._num_late)
             self._mark()
+
+    def _check_growth(self, mean_s: float) -> None:
+        """A text may be a hundred times as long as what is tried here."""
+        if self._first_s is None:
+            self._first_s = mean_s
+        elif mean_s > max(_MAX_GROWING_S, _MAX_TIMES * self._first_s):
+            raise _too_complex("the time that a token takes grows with the text")
 
     def _mark(self) -> None:
         self._start = self._memory.count()

@@ -131,10 +131,7 @@ OPERATIONS = (
         tag="OpenAI",
         answer=FinishedResponse,
         errors=(400, 404),
-        parameters=(
-            _RESPONSE_ID,
-            Parameter("stream", "query", {"type": "boolean"}, "a stream is not played again"),
-        ),
+        parameters=(_RESPONSE_ID,),
     ),
     Operation(
         method="delete",

@@ -193,23 +193,28 @@ class PromptRenderer:
             )
 
     def _guarded(self, message: Mapping[str, Any], guard: str) -> dict[str, Any]:
+        """Text of an answer keeps its tags; the arguments of its calls are typed text to it."""
         is_answer = message.get("role") == "assistant"
-        pattern = self._answer_pattern if is_answer else self._start_pattern
 
         def mark(match: re.Match[str]) -> str:
-            is_kept = is_answer and match.group(1) is None
-            return match.group() if is_kept else match.group() + guard
+            is_tag = match.re is self._answer_pattern and match.group(1) is None
+            return match.group() if is_tag else match.group() + guard
 
-        def walk(value: Any) -> Any:
+        def walk(value: Any, pattern: re.Pattern[str]) -> Any:
             if isinstance(value, str):
                 return pattern.sub(mark, value)
             if isinstance(value, list):
-                return [walk(part) for part in value]
+                return [walk(part, pattern) for part in value]
             if isinstance(value, dict):
-                return {walk(key): walk(part) for key, part in value.items()}
+                return {walk(key, pattern): walk(part, pattern) for key, part in value.items()}
             return value
 
-        return {key: value if key == "role" else walk(value) for key, value in message.items()}
+        guarded = {}
+        for key, value in message.items():
+            keeps_tags = is_answer and key != "tool_calls"
+            pattern = self._answer_pattern if keeps_tags else self._start_pattern
+            guarded[key] = value if key == "role" else walk(value, pattern)
+        return guarded
 
     def _encode(self, text: str, guard: str, skipped: Collection[int] = ()) -> list[int]:
         """Tokenise piece by piece between special tokens, as the tokenizer itself does."""

@@ -69,8 +69,6 @@ async def generate_within(
                     break
                 text += chunk.text
                 yield chunk
-                if chunk.finish_reason is not None:
-                    return
             else:
                 return
     num_left = request.sampling.max_tokens - len(thinking) - len(budget.end.token_ids)

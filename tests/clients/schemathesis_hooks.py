@@ -11,6 +11,7 @@ from asked import PICTURE_BASE64, PICTURE_URL
 
 MODEL = os.environ["SERVER_MODEL"]
 _MAX_TOKENS = 2
+_MAX_TOKEN_ID = 255  # any vocabulary has so many
 # How long an answer may get, by path; the first is said even where it need not be.
 _LIMITS = {
     "/v1/chat/completions": ("max_completion_tokens", "max_tokens"),
@@ -45,7 +46,7 @@ def before_call(
 
 
 def _repair(value: Any, field: str = "") -> Any:
-    """Media are a picture; 1.0, which is an integer in JSON schemas, is written as one."""
+    """Media are a picture, stop tokens exist; 1.0, which JSON schemas call an integer, is one."""
     if isinstance(value, dict):
         return {name: _repair(part, name) for name, part in value.items()}
     if isinstance(value, list):
@@ -53,5 +54,7 @@ def _repair(value: Any, field: str = "") -> Any:
     if isinstance(value, str):
         return _MEDIA.get(field, value)
     if isinstance(value, float) and value.is_integer():
-        return int(value)
+        value = int(value)
+    if isinstance(value, int) and field == "stop_token_ids":
+        return min(value, _MAX_TOKEN_ID)
     return value

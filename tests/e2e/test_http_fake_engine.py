@@ -224,6 +224,14 @@ async def test_thinking_beyond_its_budget_is_ended():
     assert usage["prompt_tokens"] == 1
 
 
+async def test_thinking_that_ends_within_its_budget_aborts_nothing():
+    script = [make_chunk("one two"), make_chunk("three", finish="length")]
+    server = Server(*script, renderer=FakeRenderer("thinking"))
+    choice = (await server.post(thinking_budget=9)).json()["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (None, "length")
+    assert server.engine.aborted == []
+
+
 async def test_unknown_fields_are_named_in_a_header_of_the_answer():
     for fields in ({"temprature": 1, "x": 2}, {"temprature": 1, "x": 2, "stream": True}):
         response = await Server().post(**fields)
@@ -396,7 +404,6 @@ async def test_unknown_exception_hides_its_words():
     [
         ("GET", "/nothing", 404, "not_found"),
         ("GET", "/docs", 404, "not_found"),
-        ("GET", "/openapi.json", 404, "not_found"),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
         ("POST", "/health", 405, "method_not_allowed"),
     ],

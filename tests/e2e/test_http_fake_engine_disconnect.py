@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 
 from server.settings import Settings
-from tests.fake_backend import Server, image_part, make_body
+from tests.fake_backend import FakeRenderer, Server, image_part, make_body
 from tests.fake_engine import make_chunk
 
 
@@ -63,7 +63,9 @@ class UnreadingClient(Client):
 
 
 def assert_aborted(server: Server) -> None:
-    assert server.engine.aborted == [server.engine.requests[0].request_id]
+    """All that was asked of the engine."""
+    assert set(server.engine.aborted) == {request.request_id for request in server.engine.requests}
+    assert len(server.engine.aborted) == len(server.engine.requests) > 0
     assert server.sample("qwen3vl_requests_total", outcome="aborted", status="499") == 1
     assert server.sample("qwen3vl_requests_in_flight") == 0
 
@@ -84,6 +86,36 @@ async def test_client_that_does_not_read_its_stream_is_given_up():
     assert_aborted(server)
     types = [message["type"] for message in client.sent]
     assert types == ["http.response.start", *["http.response.body"] * 2]
+
+
+@pytest.mark.parametrize("num_choices", [2, 5])
+async def test_disconnect_aborts_all_choices(num_choices):
+    server = Server(make_chunk("A "), asyncio.Event())
+    client = Client(server, stream=True, n=num_choices)
+    await client.has_sent_body.wait()
+    await client.leave()
+    assert_aborted(server)
+
+
+async def test_client_that_does_not_read_its_choices_is_given_up():
+    settings = Settings(server={"write_timeout_s": 0.01})
+    server = Server(*[make_chunk("A ")] * 100, asyncio.Event(), settings=settings)
+    client = UnreadingClient(server, stream=True, n=3)
+    await client.wait()
+    assert_aborted(server)
+
+
+async def test_disconnect_behind_cut_thinking_aborts_the_second_request_too():
+    server = Server(renderer=FakeRenderer("thinking"))
+    server.engine.scripts = [
+        [make_chunk("one two three"), asyncio.Event()],
+        [make_chunk("A "), asyncio.Event()],
+    ]
+    client = Client(server, stream=True, thinking_budget=2, max_tokens=90)
+    while len(server.engine.requests) < 2:
+        await asyncio.sleep(0)
+    await client.leave()
+    assert_aborted(server)
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -24,7 +24,7 @@ from server.output_grammar import OutputGrammar
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 VOCAB_SIZE = 896
-TIMEOUT_S = 4.0
+TIMEOUT_S = 3.0
 MAX_BYTES = 512 * 1024**2
 HANG_S = 90
 PARAM = "structured_outputs"
@@ -130,7 +130,6 @@ TOO_COMPLEX = {
     "hidden behind a word": regex("magic(.{0,30}){0,30}|.*"),
     "hidden behind a word in a rule": ebnf('root ::= [^\\n]* | "magic" x x x x', "x ::= [^\\n]*"),
     "hidden behind digits": ebnf("root ::= [^\\n]* | [0-9]{8} y", 'y ::= y y | "a"'),
-    "hidden in brackets": ebnf('root ::= [^\\n]* | "magic" (("a"?)*)* "b"'),
 }
 
 INVALID = {
@@ -148,7 +147,6 @@ INVALID = {
     "an empty class in a string": pattern(r"[^\s\S]"),
     "a rule that never ends": ebnf('root ::= root "a"'),
     "a rule that is itself": ebnf("root ::= root"),
-    "an alternative that never ends": ebnf('root ::= "a" b | "c"', 'b ::= "d" b'),
     "bounds the wrong way round": schema({"type": "integer", "minimum": 2, "maximum": 1}),
     # Malformed.
     "an open bracket": regex("(" * 1000),
@@ -191,7 +189,8 @@ BEARABLE = {
     "a thousand brackets": regex("(" * 500 + "a" + ")" * 500),
     "left recursion": ebnf('root ::= root "a" | "a"'),
     "doubling": chain(30, "NEXT NEXT", '"a"'),
-    "a chain of rules": chain(900, '"x" NEXT | "y"', '"a"'),
+    "an alternative that never ends": ebnf('root ::= "a" b | "c"', 'b ::= "d" b'),
+    "a chain of rules": chain(200, '"x" NEXT | "y"', '"a"'),
     "a schema of 60 levels": schema(nested(60)),
     "doubling references": schema(
         {
@@ -272,22 +271,16 @@ async def test_a_patterns_long_repetition_is_refused_as_the_engine_would_fail(
     assert await verdict(checker, beyond) == "invalid_grammar"
 
 
-async def test_memory_is_bounded() -> None:
-    """The same grammar passes with more of it."""
-    wide = unchecked(
-        {
-            "type": "or",
-            "elements": [{"type": "const_string", "value": f"{n:0100}"} for n in range(20_000)],
-        }
-    )
-    small, large = make_checker(max_bytes=16 * 1024**2), make_checker(max_bytes=2 * 1024**3)
+async def test_memory_is_bounded(checker: GrammarChecker) -> None:
+    values = [f"value {number}" for number in range(10_000)]
+    wide = unchecked({"type": "json_schema", "json_schema": {"enum": values}})
+    assert await verdict(checker, wide) is None
+    small = make_checker(max_bytes=16 * 1024**2)
     try:
         assert await verdict(small, wide) == "grammar_too_complex"
         await assert_answers(small)
-        assert await verdict(large, wide) is None
     finally:
         await small.close()
-        await large.close()
 
 
 async def test_hostile_grammars_of_many_clients_are_refused_in_turn(
@@ -300,26 +293,23 @@ async def test_hostile_grammars_of_many_clients_are_refused_in_turn(
     assert verdicts == ["grammar_too_complex"] * 8 + [None] * 4
 
 
-async def test_a_killed_worker_is_replaced() -> None:
-    checker = make_checker()
-    try:
-        await assert_answers(checker)
-        os.killpg(worker_pid(checker), signal.SIGKILL)
-        assert await verdict(checker, healthy) == "grammar_too_complex"
-        await assert_answers(checker)
-    finally:
-        await checker.close()
+async def test_a_killed_worker_is_replaced(checker: GrammarChecker) -> None:
+    await assert_answers(checker)
+    os.killpg(worker_pid(checker), signal.SIGKILL)
+    assert await verdict(checker, healthy) == "grammar_too_complex"
+    await assert_answers(checker)
 
 
-async def test_a_child_that_is_killed_while_idle_is_not_noticed() -> None:
-    checker = make_checker()
-    try:
-        await assert_answers(checker)
-        for child in children(worker_pid(checker)):
-            os.kill(child, signal.SIGKILL)
-        await assert_answers(checker)
-    finally:
-        await checker.close()
+async def test_a_child_that_is_killed_while_idle_is_not_noticed(checker: GrammarChecker) -> None:
+    await assert_answers(checker)
+    worker = worker_pid(checker)
+    (child,) = children(worker)
+    os.kill(child, signal.SIGKILL)
+    async with asyncio.timeout(HANG_S):
+        while child in children(worker):
+            await asyncio.sleep(0.01)
+    await assert_answers(checker)
+    assert worker_pid(checker) == worker
 
 
 async def test_closing_leaves_no_process() -> None:

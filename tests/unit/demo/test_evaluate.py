@@ -1,12 +1,15 @@
 """What evaluation sends is what was drawn, and what it prints is what came back."""
 
 import io
+import json
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 
-from demo.evaluate import GROUPS, Case, Outcome, held_out_cases, mp4, png, request_messages, table
+from demo.evaluate import GROUPS, Case, Outcome, held_out_cases, mp4, png, table, tool_call_text
+from demo.skills import answer_is_right
 from demo.world import Clip, Picture
 from multimodal.options import MediaLimits
 from multimodal.video import VideoDecoder
@@ -44,11 +47,11 @@ def test_clips_arrive_with_every_frame() -> None:
         assert np.abs(difference).mean() < 8
 
 
-def test_tools_are_offered_in_a_system_message() -> None:
+def test_a_call_is_compared_as_the_model_writes_it() -> None:
     case = next(case for case in held_out_cases(1) if case.question.skill == "tool")
-    system, user = request_messages(case.example, case.question)
-    assert case.example.tools[0]["function"]["name"] in system["content"]
-    assert user["content"][-1] == {"type": "text", "text": case.question.text}
+    call = json.loads(case.question.answer.removeprefix("<tool_call>").removesuffix("</tool_call>"))
+    function = SimpleNamespace(name=call["name"], arguments=json.dumps(call["arguments"]))
+    assert answer_is_right(case.question, tool_call_text(function))
 
 
 def test_the_table_counts_right_answers() -> None:

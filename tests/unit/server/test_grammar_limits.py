@@ -186,7 +186,7 @@ def test_a_long_place_is_cut() -> None:
     ],
 )
 def test_a_reference_must_be_to_a_schema_of_the_same_document(uri: object) -> None:
-    defs = {"a": {"default": {}}, "a/b": {}, "a b": {}}
+    defs: dict[str, Any] = {"a": {"default": {}}, "a/b": {}, "a b": {}}
     schema = {"anyOf": [{}, {"$ref": uri}], "$defs": defs}
     assert_refused(check_schema, schema, "`$ref` must name a schema of the same document")
 
