@@ -58,8 +58,10 @@ async def measure(app: App, engine: StepEngine, work: Work) -> Run:
 
 
 async def _post(app: App, body: bytes) -> list[bytes]:
-    """The bodies that are sent, unless they are empty. `receive` and `send` never wait, as those of
-    a server do whose client reads fast enough."""
+    """The bodies that are sent, unless they are empty.
+
+    `send` never waits, like a server's whose client reads fast enough.
+    """
     requests = [{"type": "http.request", "body": body, "more_body": False}]
     statuses: list[int] = []
     bodies: list[bytes] = []

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # for each token: frozen ones are made four times slower
 class ReasoningText:
     """New text of the reasoning."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # for each token: frozen ones are made four times slower
 class ContentText:
     """New text of the content."""
 
@@ -26,7 +26,7 @@ class ToolCallStart:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # for each token: frozen ones are made four times slower
 class ToolCallArguments:
     """New text of a call's arguments; all of it together is a JSON object."""
 

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from server.answer import Answer, Usage
 from server.answer_format import encode_event
 from server.answer_parts import (
@@ -66,76 +68,87 @@ class ChatFormat:
     ) -> AsyncIterator[bytes]:
         """The first event of each choice has its role; the last of all may have the usage."""
         head = self._head | {"object": "chat.completion.chunk"}
+        writer = _ChunkWriter(head)
         if self._with_usage:
-            head["usage"] = None
+            writer.tell_usage(None)
         started = False
         async for delta in deltas:
             if self._with_continuous_usage:
-                head["usage"] = describe_usage(answer.usage)
+                writer.tell_usage(answer.usage)
             if not started:
                 started = True
                 for index in range(answer.num_choices):
-                    start = {"role": "assistant", "content": ""}
-                    yield encode_event(head | {"choices": [_describe_choice(index, start)]})
-            if events := self._encode_delta(head, delta):
+                    yield writer.write(index, {"role": "assistant", "content": ""})
+            if events := self._write_delta(writer, delta):
                 yield events
         if self._with_usage:
             usage = describe_usage(answer.usage)
-            yield encode_event(head | {"choices": [], "usage": usage})
+            yield encode_event(head | {"usage": usage, "choices": []})
 
     def describe_failure(self, body: Mapping[str, Any]) -> bytes:
         return encode_event(body)
 
-    def _encode_delta(self, head: dict[str, Any], delta: Delta) -> bytes:
+    def _write_delta(self, writer: "_ChunkWriter", delta: Delta) -> bytes:
         """Nothing, new text, calls, the end of the choice: as events in this order."""
-        messages = _describe_parts(delta.parts)
-        if delta.logprobs and not messages:
-            messages = [{}]
         logprobs = describe_logprobs(delta.logprobs) if delta.logprobs else None
         events = []
-        for message in messages:
-            choice = _describe_choice(delta.index, message, logprobs)
-            events.append(encode_event(head | {"choices": [choice]}))
-            logprobs = None  # with the first of them
+        for part in delta.parts:
+            if message := _describe_part(part):
+                events.append(writer.write(delta.index, message, logprobs))
+                logprobs = None  # with the first of them
+        if logprobs is not None:
+            events.append(writer.write(delta.index, {}, logprobs))
         if delta.finish_reason is not None:
-            choice = _describe_choice(delta.index, {}, finish_reason=delta.finish_reason)
-            events.append(encode_event(head | {"choices": [choice]}))
+            events.append(writer.write(delta.index, {}, finish_reason=delta.finish_reason))
         return b"".join(events)
 
 
-def _describe_parts(parts: Iterable[AnswerPart]) -> list[dict[str, Any]]:
-    """One `delta` per part."""
-    described: list[dict[str, Any]] = []
-    for part in parts:
-        match part:
-            case ContentText(text) | ToolCallFailed(_, text):
-                described.append({"content": text})
-            case ReasoningText(text):
-                described.append({"reasoning_content": text, "reasoning": text})
-            case ToolCallStart(index, call_id, name):
-                function = {"name": name, "arguments": ""}
-                call = {"index": index, "id": call_id, "type": "function", "function": function}
-                described.append({"tool_calls": [call]})
-            case ToolCallArguments(index, text):
-                call = {"index": index, "function": {"arguments": text}}
-                described.append({"tool_calls": [call]})
-            case _:
-                pass
-    return described
+class _ChunkWriter:
+    """Writes the events of one stream; what they have in common is encoded once."""
+
+    def __init__(self, head: Mapping[str, Any]) -> None:
+        self._head = b"data: " + orjson.dumps(head)[:-1]
+        self._start = self._head + b',"choices":['
+
+    def tell_usage(self, usage: Usage | None) -> None:
+        """In all events from now on; None is written as null."""
+        described = None if usage is None else describe_usage(usage)
+        self._start = b'%b,"usage":%b,"choices":[' % (self._head, orjson.dumps(described))
+
+    def write(
+        self,
+        index: int,
+        message: Mapping[str, Any],
+        logprobs: Mapping[str, Any] | None = None,
+        finish_reason: str | None = None,
+    ) -> bytes:
+        choice = {
+            "index": index,
+            "delta": message,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
+        }
+        return b"%b%b]}\n\n" % (self._start, orjson.dumps(choice))
 
 
-def _describe_choice(
-    index: int,
-    message: dict[str, Any],
-    logprobs: dict[str, Any] | None = None,
-    finish_reason: str | None = None,
-) -> dict[str, Any]:
-    return {
-        "index": index,
-        "delta": message,
-        "logprobs": logprobs,
-        "finish_reason": finish_reason,
-    }
+def _describe_part(part: AnswerPart) -> dict[str, Any] | None:
+    """The `delta` that tells of it, if any does. Frequent parts come first."""
+    match part:
+        case ContentText():
+            return {"content": part.text}
+        case ReasoningText():
+            return {"reasoning_content": part.text, "reasoning": part.text}
+        case ToolCallArguments():
+            call: dict[str, Any] = {"index": part.index, "function": {"arguments": part.text}}
+            return {"tool_calls": [call]}
+        case ToolCallStart():
+            function = {"name": part.name, "arguments": ""}
+            call = {"index": part.index, "id": part.id, "type": "function", "function": function}
+            return {"tool_calls": [call]}
+        case ToolCallFailed():
+            return {"content": part.raw}
+        case _:
+            return None
 
 
 def _describe_message(message: CollectedMessage, answer: Answer, index: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ OPEN_TAG = "<think>"
 CLOSE_TAG = "</think>"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # for each token: frozen ones are made four times slower
 class Split:
     """New text of an answer, by where it belongs."""
 

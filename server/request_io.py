@@ -1,7 +1,9 @@
 """One HTTP exchange: a body up to a bound, a client that went away, one that does not read."""
 
 import asyncio
-from collections.abc import Coroutine
+import types
+from collections.abc import Coroutine, Generator
+from contextlib import suppress
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -50,13 +52,31 @@ def with_write_timeout(send: Send, timeout_s: float) -> Send:
     """
 
     async def send_in_time(message: Message) -> None:
+        sending = send(message).__await__()
+        try:
+            awaited = next(sending)
+        except StopIteration:
+            return  # the usual case: a timer costs more than all else that is done for a token
         try:
             async with asyncio.timeout(timeout_s):
-                await send(message)
+                await _go_on(sending, awaited)
         except TimeoutError:
             raise ClientDisconnect from None
 
     return send_in_time
+
+
+@types.coroutine
+def _go_on(begun: Generator[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
+    """Await the rest of what has run until it awaited something for the first time."""
+    with suppress(StopIteration):
+        while True:
+            try:
+                value = yield awaited
+            except BaseException as error:
+                awaited = begun.throw(error)
+            else:
+                awaited = begun.send(value)
 
 
 async def run_while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:

@@ -1,6 +1,7 @@
 """`qwen3vl-serve serve`: from settings to a listening server, and to a clean end."""
 
 import asyncio
+import gc
 import logging
 import math
 import signal
@@ -116,10 +117,13 @@ async def _load_backend(settings: Settings, model: str, metrics: Metrics) -> Bac
 
     engine = await start_engine(model, settings.engine, settings.cache)
     try:
-        return _assemble(settings, model, engine, metrics)
+        backend = _assemble(settings, model, engine, metrics)
     except BaseException:
         await engine.shutdown()
         raise
+    gc.collect()
+    gc.freeze()  # a full collection of what is imported would stop all streams for 0.3 s or more
+    return backend
 
 
 def _assemble(settings: Settings, model: str, engine: "VllmEngine", metrics: Metrics) -> Backend:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # for each token: frozen ones are made four times slower
 class Stopped:
     """Text that is clear by now, and the stop string that ended it, if any."""
 

@@ -5,7 +5,6 @@ import os
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +17,7 @@ from vllm.config.ec_manager_config import EncoderCacheManagerConfig
 from vllm.config.structured_outputs import StructuredOutputsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
+from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -49,6 +49,12 @@ from server.token_bytes import token_bytes
 
 _GIB = 1024**3
 _RANDOM_WEIGHTS_KEY = "qwen3vl_serve_random_weights"  # written by demo.random_checkpoint
+_FINISH_REASONS: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "abort": "abort",
+    "repetition": "stop",
+}
 _FIT_MEMORY = -1  # vLLM: the longest context that the KV cache holds
 
 
@@ -340,8 +346,8 @@ def _structured_outputs(structural_tag: str | None) -> StructuredOutputsParams |
 def _chunk(
     output: RequestOutput, num_top: int, token_bytes: Mapping[int, bytes]
 ) -> GenerationChunk:
-    choice = output.outputs[0]
-    logprobs = _logprobs(choice, num_top, token_bytes)
+    choice, transferred = output.outputs[0], output.ec_transfer_params
+    logprobs = _logprobs(choice, num_top, token_bytes) if choice.logprobs else ()
     return GenerationChunk(
         text=choice.text,
         token_ids=tuple(choice.token_ids),
@@ -349,18 +355,12 @@ def _chunk(
         logprobs=logprobs[:-1] if choice.finish_reason == "stop" else logprobs,
         finish_reason=_finish_reason(choice.finish_reason),
         num_cached_tokens=output.num_cached_tokens or 0,
-        item_sources=tuple((output.ec_transfer_params or {}).get("sources", ())),
+        item_sources=tuple(transferred.get("sources", ())) if transferred else (),
     )
 
 
 def _finish_reason(reason: str | None) -> FinishReason | None:
-    known: dict[str, FinishReason] = {
-        "stop": "stop",
-        "length": "length",
-        "abort": "abort",
-        "repetition": "stop",
-    }
-    return None if reason is None else known.get(reason, "error")
+    return None if reason is None else _FINISH_REASONS.get(reason, "error")
 
 
 def _logprobs(
@@ -369,15 +369,15 @@ def _logprobs(
     """vLLM gives one dict per token: the drawn token and the `num_top` most likely."""
     logprobs = []
     for drawn_id, candidates in zip(choice.token_ids, choice.logprobs or (), strict=False):
-        tokens = {
-            token_id: TokenLogprob(token_id, token_bytes.get(token_id, b""), entry.logprob)
-            for token_id, entry in candidates.items()
-        }
-        ranks = {token_id: entry.rank or 0 for token_id, entry in candidates.items()}
         top = [
-            token_id
-            for token_id in sorted(ranks, key=ranks.__getitem__)
-            if ranks[token_id] <= num_top
+            TokenLogprob(token_id, token_bytes.get(token_id, b""), entry.logprob)
+            for token_id, entry in sorted(candidates.items(), key=_rank)
+            if (entry.rank or 0) <= num_top
         ]
-        logprobs.append(replace(tokens[drawn_id], top=tuple(tokens[token_id] for token_id in top)))
+        drawn = candidates[drawn_id].logprob
+        logprobs.append(TokenLogprob(drawn_id, token_bytes.get(drawn_id, b""), drawn, tuple(top)))
     return tuple(logprobs)
+
+
+def _rank(candidate: tuple[int, Logprob]) -> int:
+    return candidate[1].rank or 0

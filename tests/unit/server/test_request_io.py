@@ -83,6 +83,44 @@ async def test_client_that_reads_gets_every_message():
     assert sent == [{"type": "http.response.body"}]
 
 
+async def test_client_that_reads_slowly_gets_every_message():
+    sent = []
+
+    async def send(message):
+        for _ in range(3):
+            await asyncio.sleep(0.001)
+        sent.append(message)
+
+    await with_write_timeout(send, 60)({"type": "http.response.body"})
+    assert sent == [{"type": "http.response.body"}]
+
+
+async def test_the_end_of_a_slow_client_reaches_what_sends():
+    ended = []
+
+    async def send(message):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append(message)
+
+    with pytest.raises(ClientDisconnect):
+        await with_write_timeout(send, 0.01)({"type": "http.response.body"})
+    assert ended
+
+
+@pytest.mark.parametrize("num_waits", [0, 1])
+async def test_what_goes_wrong_in_sending_is_passed_on(num_waits):
+    async def send(message):
+        for _ in range(num_waits):
+            await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await with_write_timeout(send, 60)({"type": "http.response.body"})
+
+
 @pytest.mark.parametrize("content_type", ["text/plain", "", "application/jsonp"])
 def test_body_that_is_not_declared_as_json_is_refused(content_type):
     request, _ = make_request(b"{}", content_type=content_type)
