@@ -44,6 +44,17 @@ def find_grammar(request: ChatCompletionRequest) -> OutputGrammar | None:
             "invalid_value",
             formats[1].param,
         )
+    grammar = _find_one(request, formats)
+    if grammar is not None and request.min_tokens:
+        raise InvalidRequest(
+            f"`min_tokens` cannot be held beside `{grammar.param}`: a grammar ends where it ends",
+            "invalid_value",
+            "min_tokens",
+        )
+    return grammar
+
+
+def _find_one(request: ChatCompletionRequest, formats: list[OutputGrammar]) -> OutputGrammar | None:
     forced = _force_tools(request)
     if forced is not None:
         if formats:

@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from server.body import STR_OR_LIST, BodyModel, MediaUrl, by_type
+from server.nesting import JsonObject
 from server.protocol import FunctionName
 
 _TYPE_NAME = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
@@ -118,7 +119,7 @@ class ToolUseBlock(Block):
     type: Literal["tool_use"]
     id: str
     name: FunctionName
-    input: dict[str, Any]
+    input: JsonObject
     caller: Any = None
 
 

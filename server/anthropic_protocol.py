@@ -24,6 +24,7 @@ from server.anthropic_content import (
 from server.body import MAX_MESSAGES, STR_OR_LIST, BodyModel, by_role, unsupported
 from server.content_parts import MmProcessorKwargs
 from server.drawing import MAX_STOP_CHARS, MAX_STOP_STRINGS, Drawing
+from server.nesting import JsonObject
 from server.protocol import MAX_TOOLS, AnthropicThinking, ChatTemplateKwargs, FunctionName
 
 StopSequence = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]
@@ -68,7 +69,7 @@ class CustomTool(BodyModel):
     type: Literal["custom"] | None = None
     name: FunctionName
     description: str | None = None
-    input_schema: dict[str, Any]
+    input_schema: JsonObject
     strict: bool | None = None
     cache_control: Any = None
     eager_input_streaming: Any = None
@@ -112,7 +113,7 @@ class ToolChoice(BodyModel):
 
 class JsonFormat(BodyModel):
     type: Literal["json_schema"]
-    json_schema: dict[str, Any] = Field(alias="schema")
+    json_schema: JsonObject = Field(alias="schema")
 
 
 class OutputConfig(BodyModel):

@@ -11,9 +11,9 @@ from server.text_protocol import CompletionRequest
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, as far as it matters. `model` is the name of what is served."""
+    """Who asks (see `server.tenant.client_of`), and the name of the model that is served."""
 
-    tenant: str
+    client: str
     model: str
 
 

@@ -28,7 +28,7 @@ from pydantic.functional_validators import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from server.body_data_url import BodyDataUrl, set_aside_data_urls
-from server.errors import InvalidRequest, format_param, invalid_request_from
+from server.errors import MAX_NAME_CHARS, InvalidRequest, format_param, invalid_request_from
 
 MAX_MESSAGES = 4096
 MAX_PARTS = 4096  # over all messages
@@ -155,7 +155,7 @@ def iterate_unknown(model: BaseModel, path: tuple[str | int, ...] = ()) -> Itera
     """The names of all fields that no model knows."""
     unknown = model.model_extra or {}
     for name in unknown:
-        yield format_param((*path, name)) or ""
+        yield ".".join(filter(None, (format_param(path), name[:MAX_NAME_CHARS])))
     for name in model.model_fields_set - unknown.keys():
         value = getattr(model, name)
         if isinstance(value, BaseModel):

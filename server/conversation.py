@@ -23,7 +23,6 @@ from server.content_parts import (
     VideoUrlPart,
 )
 from server.errors import InvalidRequest
-from server.grammar_limits import MAX_NESTING, is_nested_deeper
 from server.protocol import (
     AssistantMessage,
     ChatCompletionRequest,
@@ -61,13 +60,12 @@ class Conversation:
 
 
 def build_conversation(request: ChatCompletionRequest) -> Conversation:
-    """Raises: InvalidRequest for options that do not fit the media they are applied to, and for
-    calls in the history whose arguments are not a JSON object."""
+    """Raises: InvalidRequest for options that do not fit the media they are applied to."""
     shared = request.mm_processor_kwargs or MmProcessorKwargs()
     return Conversation(
-        messages=[_render_message(m, index) for index, m in enumerate(request.messages)],
+        messages=[_render_message(message) for message in request.messages],
         media=tuple(_iterate_media(request.messages, shared)),
-        tools=tuple(_render_tool(t, index) for index, t in enumerate(usable_tools(request))),
+        tools=tuple(map(_render_tool, usable_tools(request))),
     )
 
 
@@ -76,9 +74,8 @@ def usable_tools(request: ChatCompletionRequest) -> list[Tool]:
     return [] if request.tool_choice == "none" else request.tools or []
 
 
-def _render_tool(tool: Tool, index: int) -> dict[str, Any]:
+def _render_tool(tool: Tool) -> dict[str, Any]:
     function = tool.function
-    _check_nesting(function.parameters, f"tools[{index}].function.parameters")
     described: dict[str, Any] = {"name": function.name}
     if function.description is not None:
         described["description"] = function.description
@@ -86,7 +83,7 @@ def _render_tool(tool: Tool, index: int) -> dict[str, Any]:
     return {"type": "function", "function": described}
 
 
-def _render_message(message: Message, index: int) -> dict[str, Any]:
+def _render_message(message: Message) -> dict[str, Any]:
     rendered: dict[str, Any] = {
         "role": "system" if message.role == "developer" else message.role,
         "content": _render_content(message.content),
@@ -96,36 +93,17 @@ def _render_message(message: Message, index: int) -> dict[str, Any]:
         if reasoning:
             rendered["reasoning_content"] = reasoning
         if message.tool_calls:
-            rendered["tool_calls"] = [
-                _render_call(call, f"messages[{index}].tool_calls[{number}]")
-                for number, call in enumerate(message.tool_calls)
-            ]
+            rendered["tool_calls"] = [_render_call(call) for call in message.tool_calls]
     if isinstance(message, ToolMessage):
         rendered["tool_call_id"] = message.tool_call_id
     return rendered
 
 
-def _render_call(call: ToolCall, param: str) -> dict[str, Any]:
+def _render_call(call: ToolCall) -> dict[str, Any]:
     """Templates take the arguments as an object."""
-    try:
-        arguments = orjson.loads(call.function.arguments or "{}")
-    except orjson.JSONDecodeError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        param = f"{param}.function.arguments"
-        raise InvalidRequest(f"`{param}` must be the text of a JSON object", "invalid_value", param)
-    _check_nesting(arguments, f"{param}.function.arguments")
+    arguments = orjson.loads(call.function.arguments or "{}")
     function = {"name": call.function.name, "arguments": arguments}
     return {"id": call.id, "type": "function", "function": function}
-
-
-def _check_nesting(value: object, param: str) -> None:
-    if is_nested_deeper(value, MAX_NESTING):
-        raise InvalidRequest(
-            f"`{param}`: objects and arrays nest deeper than {MAX_NESTING} levels",
-            "invalid_value",
-            param,
-        )
 
 
 def _render_content(content: str | Sequence[Part] | None) -> str | list[dict[str, str]]:

@@ -20,12 +20,13 @@ from server.preparation import Preparation
 from server.prepared import PreparedAnswer
 from server.request_io import read_json_body, run_while_connected, with_write_timeout
 from server.state import Backend, ServerState
-from server.tenant import tenant_of
+from server.tenant import client_of, tenant_of
 
 logger = logging.getLogger(__name__)
 
 _SOURCES_HEADER = "x-include-item-sources"  # opts in to `usage.prompt_tokens_details.item_sources`
 _WARNING_HEADER = "warning"
+_UNQUOTED = str.maketrans({'"': "'", "\\": "/"})  # neither may stand in a quoted text
 
 
 class GenerationEndpoint:
@@ -44,7 +45,7 @@ class GenerationEndpoint:
             tenant = tenant_of(http_request.headers, settings.cache)
             ask = self._dialect.parse(
                 await read_json_body(http_request, limits.max_body_bytes, limits.body_timeout_s),
-                Caller(tenant, backend.engine.model_info.name),
+                Caller(client_of(http_request.headers), backend.engine.model_info.name),
             )
             send = _with_warning(with_write_timeout(send, limits.write_timeout_s), ask.unknown)
             exchange = _Exchange(self._state, backend, ask, record, tenant)
@@ -126,7 +127,7 @@ def _with_warning(send: Send, unknown: tuple[str, ...]) -> Send:
     """`send` whose answer names the fields of the request that were ignored."""
     if not unknown:
         return send
-    names = ", ".join(unknown).encode("ascii", "replace").decode().replace('"', "'")
+    names = ", ".join(unknown).encode("ascii", "replace").decode().translate(_UNQUOTED)
     printable = "".join(character if character.isprintable() else "?" for character in names)
 
     async def send_with_warning(message: Message) -> None:

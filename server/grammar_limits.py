@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 import orjson
 
 from server.errors import InvalidRequest, format_param
+from server.nesting import MAX_NESTING, is_nested_deeper
 
 MAX_TAG_BYTES = 512 * 1024  # of all that one request asks for: 128 tools, for example
 MAX_SCHEMA_BYTES = 64 * 1024
-MAX_NESTING = 64  # objects and arrays in each other; vLLM's limit as well
 MAX_SCHEMAS = 2000
 MAX_ENUM_VALUES = 5000  # 70 ms; 20,000 take 1.7 s
 MAX_OPTIONAL = 256  # properties of one object; 1.7 s, and it grows with the square
@@ -100,7 +100,7 @@ _FORMATS = frozenset({*_KNOWN_FORMATS, *_KNOWN_URI_FORMATS, *_FREE_FORMATS})
 
 def check_schema(schema: Mapping[str, Any] | bool, param: str) -> None:
     """Raises: InvalidRequest; `schema` may be any JSON value of an object or boolean."""
-    if is_nested_deeper(schema, MAX_NESTING):
+    if is_nested_deeper(schema):
         _refuse(param, f"objects and arrays nest deeper than {MAX_NESTING} levels")
     text = orjson.dumps(schema)
     _check_size(param, "the schema", len(text), MAX_SCHEMA_BYTES)
@@ -140,6 +140,16 @@ def check_ebnf(grammar: str, param: str) -> None:
             "not supported",
             code="unsupported_grammar",
         )
+
+
+def check_sizes(schemas: Iterable[Any], param: str) -> None:
+    """What all of them come to, before any work is done for the first. Raises: InvalidRequest."""
+    num_bytes = 0
+    for schema in schemas:
+        if is_nested_deeper(schema):
+            _refuse(param, f"objects and arrays nest deeper than {MAX_NESTING} levels")
+        num_bytes += len(orjson.dumps(schema))
+        _check_size(param, "all schemas together", num_bytes, MAX_TAG_BYTES)
 
 
 def check_tag_size(text: str, param: str) -> None:
@@ -182,6 +192,7 @@ class _SchemaCheck:
         self._num_schemas = 0
         self._num_values = 0
         self._places: set[str] = {"#"}
+        self._types_of_ref: dict[str, frozenset[str]] = {}
         self._refs: list[tuple[object, tuple[str | int, ...]]] = []
 
     def run(self) -> None:
@@ -202,10 +213,10 @@ class _SchemaCheck:
             return
         if not isinstance(schema, dict):
             self._refuse("a schema must be an object or a boolean", place)
-        if place and place[-1] == "propertyNames":
-            schema = {"type": "string", **schema}
         self._check(schema, place)
         for path, subschema in iterate_subschemas(schema):
+            if path == ("propertyNames",):
+                subschema = {"type": "string", **subschema}
             self._walk(subschema, place + path)
 
     def _check(self, schema: dict[str, Any], place: tuple[str | int, ...]) -> None:
@@ -290,7 +301,7 @@ class _SchemaCheck:
         if not isinstance(schema, dict) or hops == 0:
             return _TYPES
         if "$ref" in schema:
-            return self._find_types(resolve_ref(self._root, schema["$ref"]), hops - 1)
+            return self._find_types_of_ref(str(schema["$ref"]), hops)
         if "const" in schema:
             return frozenset({_type_of(schema["const"])})
         if "enum" in schema:
@@ -300,6 +311,14 @@ class _SchemaCheck:
                 found = (self._find_types(option, hops - 1) for option in _sized(schema[keyword]))
                 return frozenset().union(*found)
         return _given_types(schema) if "type" in schema else _tells_type(schema) or _TYPES
+
+    def _find_types_of_ref(self, uri: str, hops: int) -> frozenset[str]:
+        """Looked up once: unions may lead to themselves, and to each other many times."""
+        if uri not in self._types_of_ref:
+            self._types_of_ref[uri] = frozenset()  # where it leads to itself, it adds nothing
+            found = self._find_types(resolve_ref(self._root, uri), hops - 1)
+            self._types_of_ref[uri] = found
+        return self._types_of_ref[uri]
 
     def _refuse(self, reason: str, place: tuple[str | int, ...]) -> NoReturn:
         _refuse(self._param, reason, place)
@@ -345,22 +364,11 @@ def _sized(value: object) -> Any:
     return value if isinstance(value, list | dict) else ()
 
 
-def is_nested_deeper(value: object, levels: int) -> bool:
-    children: Iterable[object] = ()
-    if isinstance(value, Mapping):
-        children = value.values()
-    elif isinstance(value, list):
-        children = value
-    else:
-        return False
-    return levels == 0 or any(is_nested_deeper(child, levels - 1) for child in children)
-
-
 # A regex, cut into what counts: an escape, a class, a group's start or end, a quantifier, a bar, or
 # one plain character.
 _REGEX_PARTS = re.compile(
     r"""(?P<escape>\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|c[A-Za-z]|.))
-      |(?P<char_class>\[\^?(?:\\.|[^\]\\])*\])
+      |(?P<char_class>\[\^?(?:\\.|[^\]\\])*\]?)
       |(?P<open>\((?:\?(?:[:=!>]|<[=!]|P?<\w*>))?)
       |(?P<close>\))
       |(?P<quantifier>(?:[*+?]|\{(?P<least>\d+)(?:,(?P<most>\d*))?\})[?+]?)

@@ -59,7 +59,7 @@ _LATE_STEPS = 256  # that costs are watched over
 _RULES_STEPS = 4096  # of all rules together
 _MIN_RULE_STEPS = 128
 _MAX_TEXTS = 16  # of one walk; a grammar may allow short ones only
-_REPEAT_SHARE = 0.75  # of the steps of a repetitive walk
+_REPEAT_SHARES = (0.75, 0.995)  # of the steps of a repetitive text: short and long runs
 
 _WARNING = re.compile(rb"Warning: (.*)")
 _RULE = re.compile(r"^(\S+) ::= (.*)$", re.MULTILINE)
@@ -205,7 +205,7 @@ class GrammarTrial:
 
         Args:
             pool: tokens to choose from where one is allowed. If given, the token before is mostly
-                repeated: some grammars are slow with `aaaa` only.
+                repeated: some grammars are slow with runs of one character only.
             must_go_on: whether to refuse a grammar that allows no token at all.
         Raises: Refused.
         """
@@ -213,6 +213,7 @@ class GrammarTrial:
         mask = self._vocabulary.new_mask()
         for _ in range(_MAX_TEXTS):
             matcher, token_id = xgr.GrammarMatcher(compiled), -1
+            repeat_share = draw.choice(_REPEAT_SHARES) if pool else 0
             while cost.num_steps < num_steps:
                 start = time.thread_time()
                 matcher.fill_next_token_bitmask(mask.view(np.int32)[None])
@@ -222,8 +223,7 @@ class GrammarTrial:
                 mask &= ~self._vocabulary.stop_mask
                 if not mask.any():
                     break
-                repeats = pool and draw.random() < _REPEAT_SHARE and _is_allowed(mask, token_id)
-                if not repeats:
+                if not (draw.random() < repeat_share and _is_allowed(mask, token_id)):
                     token_id = _draw_token(mask, pool, draw)
                 start = time.thread_time()
                 matcher.accept_token(token_id)

@@ -4,7 +4,7 @@ A tag allows nothing before or after what it describes. What is built here has p
 `server.grammar_limits`; whether it can be compiled, `server.grammar_check` knows.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from server.grammar_limits import (
     check_ebnf,
     check_regex,
     check_schema,
+    check_sizes,
     check_tag_size,
     resolve_ref,
 )
@@ -48,6 +49,7 @@ def from_format(format: Mapping[str, Any], param: str) -> OutputGrammar:
 
     Raises: InvalidRequest.
     """
+    check_sizes(_iterate_schemas(format), param)
     tag = {"type": "structural_tag", "format": _prepare_format(format, param)}
     text = orjson.dumps(tag).decode()
     check_tag_size(text, param)
@@ -81,6 +83,17 @@ def ebnf(grammar: str, param: str) -> OutputGrammar:
     """Text of a grammar in llama.cpp's EBNF, from its rule `root`. Raises: InvalidRequest."""
     check_ebnf(grammar, param)
     return from_format({"type": "grammar", "grammar": grammar}, param)
+
+
+def _iterate_schemas(format: Any) -> Iterator[Any]:
+    if isinstance(format, list):
+        for element in format:
+            yield from _iterate_schemas(element)
+    elif isinstance(format, Mapping):
+        if format.get("type") == "json_schema":
+            yield format["json_schema"]
+        else:
+            yield from _iterate_schemas(list(format.values()))
 
 
 def _prepare_format(format: Any, param: str) -> Any:
@@ -160,33 +173,42 @@ def _restate_length(schema: dict[str, Any]) -> dict[str, Any]:
     return {**others, "pattern": pattern}
 
 
-def _are_distinct(options: Iterable[Any], root: Any) -> bool:
+def _are_distinct(options: Sequence[Any], root: Any) -> bool:
     """Whether the options of a `oneOf` are objects told apart by the constant of one property.
 
     Then it is an `anyOf`. The compiler proves this for itself, but not through `$ref`.
     """
-    tags = [_constants(option, root) for option in options]
-    common = set.intersection(*(set(constants) for constants in tags))
-    for name in common:
-        values = [value for constants in tags for value in constants[name]]
-        if len(set(values)) == len(values):
-            return True
-    return False
+    return any(_tells_apart(name, options, root) for name in _required_names(options[0], root))
 
 
-def _constants(schema: Any, root: Any) -> dict[str, list[bytes]]:
-    """The required properties of an object that have constant values, and these as JSON."""
+def _tells_apart(name: str, options: Sequence[Any], root: Any) -> bool:
+    seen: set[bytes] = set()
+    for option in options:
+        values = _constants(name, option, root)
+        if not values or not seen.isdisjoint(values):
+            return False
+        seen |= values
+    return True
+
+
+def _required_names(schema: Any, root: Any) -> Iterable[str]:
+    return dict.fromkeys(_object_of(schema, root).get("required", ()))
+
+
+def _constants(name: str, schema: Any, root: Any) -> set[bytes]:
+    """The constant values, as JSON, that a required property of an object may have."""
+    schema = _object_of(schema, root)
+    part = schema["properties"][name] if name in schema.get("required", ()) else None
+    if not isinstance(part, Mapping) or not _has_any(part, ("const", "enum")):
+        return set()
+    return {orjson.dumps(value) for value in part.get("enum", (part.get("const"),))}
+
+
+def _object_of(schema: Any, root: Any) -> Mapping[str, Any]:
+    """The schema of an object, behind a `$ref` too; an empty one if it is something else."""
     if isinstance(schema, Mapping) and "$ref" in schema:
         schema = resolve_ref(root, schema["$ref"])
-    if not isinstance(schema, Mapping) or schema.get("type") != "object":
-        return {}
-    found = {}
-    for name in schema.get("required", ()):
-        part = schema["properties"][name]
-        if isinstance(part, Mapping) and ("const" in part or "enum" in part):
-            values = part["enum"] if "enum" in part else [part["const"]]
-            found[name] = [orjson.dumps(value) for value in values]
-    return found
+    return schema if isinstance(schema, Mapping) and schema.get("type") == "object" else {}
 
 
 def _has_any(schema: Mapping[str, Any], keywords: Iterable[str]) -> bool:

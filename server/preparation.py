@@ -58,7 +58,9 @@ class Preparation:
             no_thinking = ask.prefers_no_thinking
             prompts = [await self.prepare_chat(request, prefers_no_thinking=no_thinking)]
         else:
-            prompts = encode_prompts(request, self._renderer)
+            prompts = await asyncio.to_thread(
+                encode_prompts, request, self._renderer, model_info.max_model_len
+            )
         return self._assemble(ask, prompts, sampling, tells_sources)
 
     async def prepare_chat(

@@ -186,7 +186,7 @@ class PromptRenderer:
     def _check_length(self, typed: str) -> None:
         if self._max_chars is not None and len(typed) > self._max_chars:
             raise InvalidRequest(
-                f"the messages have {len(typed)} characters; the context cannot hold more than "
+                f"the prompt has {len(typed)} characters; the context cannot hold more than "
                 f"{self._max_chars}",
                 "context_length_exceeded",
                 "messages",

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Discriminator,
     Field,
@@ -14,6 +16,7 @@ from pydantic import (
 from server.body import MAX_MESSAGES, BodyModel, by_role, by_type, unsupported
 from server.content_parts import Content, MmProcessorKwargs, TextContent
 from server.drawing import MAX_LOGPROBS, STREAM_RULE, Drawing
+from server.nesting import JsonObject, check_nesting
 from server.rule_schemas import needs, with_rules
 
 MAX_TOOLS = 128
@@ -23,7 +26,19 @@ FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$
 def _check_schema(value: object) -> object:
     if not isinstance(value, dict | bool | None):
         raise ValueError("must be a JSON schema, an object or a boolean")
-    return value
+    return check_nesting(value)
+
+
+def check_arguments(text: str) -> str:
+    """Raises: ValueError."""
+    try:
+        arguments = orjson.loads(text or "{}")
+    except orjson.JSONDecodeError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise ValueError("must be the text of a JSON object")
+    check_nesting(arguments)
+    return text
 
 
 def _check_schema_or_text(value: object) -> object:
@@ -56,7 +71,7 @@ class CalledFunction(BodyModel):
     """`arguments` is the JSON text of an object, as the model wrote it."""
 
     name: FunctionName
-    arguments: str
+    arguments: Annotated[str, AfterValidator(check_arguments)]
 
 
 class ToolCall(BodyModel):
@@ -103,7 +118,7 @@ class FunctionDefinition(BodyModel):
 
     name: FunctionName
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 from pydantic import TypeAdapter
 
 from server.body_data_url import BodyDataUrl
@@ -30,6 +29,7 @@ from server.protocol import (
     ToolCall,
     ToolMessage,
     UserMessage,
+    check_arguments,
 )
 from server.responses_protocol import (
     AssistantItem,
@@ -161,18 +161,15 @@ class ResponsesConversation:
 
     def _add_call(self, item: FunctionCallItem, param: str) -> None:
         """A call that broke off is left out: the answer has its text once more, as text."""
-        try:
-            is_object = isinstance(orjson.loads(item.arguments or "{}"), dict)
-        except orjson.JSONDecodeError:
-            is_object = False
         self._draft = self._draft or _Draft()
-        if not is_object and item.status == "incomplete":
+        if item.status == "incomplete":
             self._draft.has_broken_call = True
             return
-        if not is_object:
+        try:
+            check_arguments(item.arguments)
+        except ValueError as error:
             param = f"{param}.arguments"
-            message = f"`{param}` must be the text of a JSON object"
-            raise InvalidRequest(message, "invalid_value", param)
+            raise InvalidRequest(f"`{param}` {error}", "invalid_value", param) from None
         function = CalledFunction(name=item.name, arguments=item.arguments)
         self._draft.calls.append(ToolCall(id=item.call_id, function=function))
 

@@ -24,10 +24,10 @@ class ResponsesDialect:
     def parse(self, body: bytes | bytearray, caller: Caller) -> Ask:
         parsed = parse_body(body, ResponsesRequest)
         request, keeps = parsed.request, self._store.is_on and parsed.request.store is not False
-        history = self._find_history(request, caller.tenant)
-        find_item = partial(self._find_item, caller.tenant)
+        history = self._find_history(request, caller.client)
+        find_item = partial(self._find_item, caller.client)
         translation = translate(request, history, find_item, detaches=keeps)
-        keeper = Keeper(self._store, caller.tenant, translation.conversation) if keeps else None
+        keeper = Keeper(self._store, caller.client, translation.conversation) if keeps else None
         answer_format = ResponsesFormat(request, caller.model, keeper)
         return Ask(
             translation.request,

@@ -12,7 +12,7 @@ from server.errors import InvalidRequest, NotFound
 from server.responses_listing import list_items
 from server.responses_store import KeptResponse, ResponseStore
 from server.state import ServerState
-from server.tenant import tenant_of
+from server.tenant import client_of
 
 _LIMIT = re.compile(r"[1-9][0-9]?|100")  # this, the default and the order are OpenAI's
 
@@ -28,7 +28,7 @@ def build_responses_router(state: ServerState, store: ResponseStore) -> APIRoute
     router = APIRouter(prefix="/v1/responses")
 
     def tenant_from(request: Request) -> str:
-        return tenant_of(request.headers, state.settings.cache)
+        return client_of(request.headers)
 
     def find(request: Request, response_id: str) -> KeptResponse:
         """Raises: ResponseNotFound."""

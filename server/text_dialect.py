@@ -11,7 +11,12 @@ from server.text_protocol import CompletionRequest
 class TextDialect:
     def parse(self, body: bytes | bytearray, caller: Caller) -> Ask:
         parsed = parse_body(body, CompletionRequest)
-        return Ask(parsed.request, TextFormat(parsed.request, caller.model), parsed.unknown)
+        return Ask(
+            parsed.request,
+            TextFormat(parsed.request, caller.model),
+            parsed.unknown,
+            field_names={"messages": "prompt"},
+        )
 
     def describe_error(self, body: dict[str, Any], status: int) -> dict[str, Any]:
         return body

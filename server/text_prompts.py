@@ -8,6 +8,7 @@ import torch
 from multimodal.layout import ExpandedPrompt
 from server.errors import InvalidRequest
 from server.prepared import PreparedPrompt
+from server.sampling import check_context
 from server.text_protocol import MAX_PROMPTS, CompletionRequest
 from server.thinking import Thinking
 
@@ -15,19 +16,22 @@ if TYPE_CHECKING:
     from server.prompt import PromptRenderer  # imports transformers, which takes seconds
 
 
-def encode_prompts(request: CompletionRequest, renderer: "PromptRenderer") -> list[PreparedPrompt]:
-    """Raises: InvalidRequest for too many prompts, or tokens that the model does not have."""
+def encode_prompts(
+    request: CompletionRequest, renderer: "PromptRenderer", max_model_len: int
+) -> list[PreparedPrompt]:
+    """Raises: InvalidRequest for too many prompts, one that is too long, and tokens that the model
+    does not have."""
     prompts = request.prompts
     if len(prompts) > MAX_PROMPTS:
         raise InvalidRequest(
             f"`prompt` has {len(prompts)} prompts; at most {MAX_PROMPTS}", "invalid_value", "prompt"
         )
-    return [
-        PreparedPrompt(
-            ExpandedPrompt(_encode(prompt, renderer), ()), _load_nothing, Thinking(enabled=False)
-        )
-        for prompt in prompts
-    ]
+    encoded = []
+    for prompt in prompts:
+        token_ids = _encode(prompt, renderer)
+        check_context(len(token_ids), max_model_len)
+        encoded.append(ExpandedPrompt(token_ids, ()))
+    return [PreparedPrompt(prompt, _load_nothing, Thinking(enabled=False)) for prompt in encoded]
 
 
 def _encode(prompt: str | list[int], renderer: "PromptRenderer") -> tuple[int, ...]:

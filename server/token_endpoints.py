@@ -17,7 +17,7 @@ from server.preparation import Preparation, check_model
 from server.protocol import ChatCompletionRequest
 from server.request_io import read_json_body, run_while_connected
 from server.state import Backend, ServerState
-from server.tenant import tenant_of
+from server.tenant import client_of, tenant_of
 from server.tokens_protocol import DetokenizeRequest, TokenizeRequest
 
 Answerer = Callable[[bytearray, Caller, Backend, Preparation], Awaitable[dict[str, Any]]]
@@ -48,7 +48,7 @@ class TokenEndpoint:
         with self._state.accept() as backend:
             body = await read_json_body(http_request, limits.max_body_bytes, limits.body_timeout_s)
             tenant = tenant_of(http_request.headers, settings.cache)
-            caller = Caller(tenant, backend.engine.model_info.name)
+            caller = Caller(client_of(http_request.headers), backend.engine.model_info.name)
             preparation = Preparation(backend, settings, self._state.metrics, tenant)
 
             async def respond() -> None:

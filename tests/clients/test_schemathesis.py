@@ -1,16 +1,24 @@
 """Requests made up from the server's own OpenAPI document: what that promises is what it does."""
 
+import json
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 from conftest import Server
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 FOLDER = Path(__file__).parent
 COMMAND = Path(sys.executable).with_name("schemathesis")
 _TIMEOUT_S = 170
+
+
+def test_the_document_is_valid(server: Server) -> None:
+    with urllib.request.urlopen(f"{server.url}/openapi.json", timeout=10) as response:
+        OPENAPI_31_VALIDATOR.validate(json.load(response))
 
 
 @pytest.mark.timeout(_TIMEOUT_S + 10)

@@ -115,6 +115,8 @@ TOO_COMPLEX = {
     # Compiling is quick, but each token takes seconds.
     "repetitions in each other": regex("(.{0,30}){0,30}"),
     "three repetitions in each other": ebnf('root ::= (("a"{1,1000}){1,1000}){1,1000}'),
+    "(a*)*b": regex("(a*)*b"),
+    "(x+x+)+y": regex("(x+x+)+y"),
     "stars in each other": regex("(((a*)*)*)*"),
     "a nullable star of a star": ebnf('root ::= (("a"?)*)*'),
     "a nullable loop": ebnf("root ::= (a)*", "a ::= b*", 'b ::= "" | "x"'),
@@ -180,10 +182,9 @@ UNSUPPORTED = {
 }
 
 BEARABLE = {
-    "(a*)*b": regex("(a*)*b"),
     "(a|a)*": regex("(a|a)*"),
     "(a|aa)+": regex("(a|aa)+$"),
-    "(x+x+)+y": regex("(x+x+)+y"),
+    "words": regex(r"(\w+[ ,.])+"),
     "a choice of suffixes": regex("[ab]*a[ab]{18}"),
     "a long repetition": regex("[a-z]{1,4000}"),
     "a thousand brackets": regex("(" * 500 + "a" + ")" * 500),
@@ -219,7 +220,7 @@ BEARABLE = {
             "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}, {"type": "string"}]}},
         }
     ),
-    "5,000 values": schema({"enum": [f"value {number}" for number in range(4000)]}),
+    "4,000 values": schema({"enum": [f"value {number}" for number in range(4000)]}),
     "one long value": schema({"const": "x" * 60_000}),
     "many arrays of arrays": schema(
         {"type": "array", "maxItems": 1000, "items": nested(3) | {"maxItems": 1000}}

@@ -184,6 +184,7 @@ ACCEPTED = [
     make_chat(guided_json=None, structured_outputs={"json": None}),
     make_chat(guided_json="{}"),
     make_chat(functions=[], modalities=["text"], echo=False, documents=None),
+    make_chat(add_generation_prompt=True, verbosity="medium"),
     make_video(**FRAMES, fps=None),
     make_video(nframes=2, num_frames=None),
     make_processor(max_pixels=None),
@@ -233,6 +234,7 @@ REFUSED = [
     make_response([{"role": "robot", "content": "a", "id": "msg_1"}]),
     make_response([{"role": "user", "id": "msg_1"}]),
     make_response(n=2),
+    make_response(stream_options={}),
     ("/tokenize", {}),
     ("/tokenize", {"prompt": "a", "messages": [{"role": "user", "content": "a"}]}),
 ]

@@ -20,7 +20,7 @@ def renderer(instruct_checkpoint: Path) -> PromptRenderer:
 
 def encode(prompt: Any, renderer: PromptRenderer) -> list[tuple[int, ...]]:
     body = orjson.dumps({"model": "qwen", "prompt": prompt})
-    prepared = encode_prompts(parse_body(body, CompletionRequest).request, renderer)
+    prepared = encode_prompts(parse_body(body, CompletionRequest).request, renderer, 100)
     assert all(not one.expanded.items and not one.thinking.enabled for one in prepared)
     return [one.expanded.token_ids for one in prepared]
 
@@ -56,5 +56,5 @@ def test_the_number_of_prompts_is_bounded(renderer: PromptRenderer) -> None:
 
 async def test_a_prompt_has_no_patches(renderer: PromptRenderer) -> None:
     body = orjson.dumps({"model": "qwen", "prompt": "a"})
-    (prepared,) = encode_prompts(parse_body(body, CompletionRequest).request, renderer)
+    (prepared,) = encode_prompts(parse_body(body, CompletionRequest).request, renderer, 100)
     assert await prepared.load_patches(["key"]) == {}
