@@ -21,8 +21,8 @@ from server.operation_schemas import OPERATIONS, Link, Operation, Parameter, Str
 _PACKAGE = "qwen3vl-serve"
 _DESCRIPTION = """\
 Qwen3-VL over the APIs of OpenAI and Anthropic. Unknown fields of a body are ignored, and named in \
-the answer's `warning` header. No key is asked for; clients with different ones share no caches \
-and no kept responses."""
+the answer's `warning` header. No key is asked for; responses are kept for the key that their \
+request came with."""
 _JSON = "application/json"
 _ERRORS: Mapping[int, str] = {
     400: "The body, a field of it, a combination of fields or a parameter is wrong",

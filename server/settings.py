@@ -318,10 +318,15 @@ class GrammarSettings(_Group):
     """What a client's schema, pattern or grammar may cost before it is refused."""
 
     compile_timeout_s: float = Field(
-        default=5.0, gt=0, le=600, description="Seconds to compile one and to try it out."
+        default=15.0,
+        gt=0,
+        le=600,
+        description="Seconds of processor time to compile one and to try it out.",
     )
     compile_max_bytes: int = Field(
-        default=4096 * _MIB, ge=256 * _MIB, description="Address space of the process doing so."
+        default=2048 * _MIB,
+        ge=64 * _MIB,
+        description="Memory for one, beside the libraries and the vocabulary.",
     )
 
 

@@ -55,6 +55,7 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
     "abort": "abort",
     "repetition": "stop",
 }
+_LEAST_LOGPROB = -9999.0  # OpenAI's, for what cannot be drawn: JSON has no infinity
 _FIT_MEMORY = -1  # vLLM: the longest context that the KV cache holds
 
 
@@ -370,7 +371,9 @@ def _logprobs(
     logprobs = []
     for drawn_id, candidates in zip(choice.token_ids, choice.logprobs or (), strict=False):
         top = [
-            TokenLogprob(token_id, token_bytes.get(token_id, b""), entry.logprob)
+            TokenLogprob(
+                token_id, token_bytes.get(token_id, b""), max(entry.logprob, _LEAST_LOGPROB)
+            )
             for token_id, entry in sorted(candidates.items(), key=_rank)
             if (entry.rank or 0) <= num_top
         ]

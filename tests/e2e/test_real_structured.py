@@ -233,3 +233,10 @@ def test_stop_string_ends_an_answer_of_a_form(hybrid: RealServer) -> None:
     choice = ask(hybrid, response_format=JSON_SCHEMA, stop='"is_round"')
     assert choice.message.content == whole.partition('"is_round"')[0]
     assert choice.finish_reason == "stop"
+
+
+def test_tokens_that_the_grammar_forbids_have_finite_log_probabilities(hybrid: RealServer):
+    body = {"structured_outputs": {"choice": ["a"]}}
+    answer = hybrid.ask("hi", logprobs=True, top_logprobs=20, extra_body=body)
+    (drawn, *_) = answer.choices[0].logprobs.content
+    assert all(-9999 <= token.logprob <= 0 for token in drawn.top_logprobs)

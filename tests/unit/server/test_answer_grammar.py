@@ -200,3 +200,11 @@ def test_with_tools_and_a_format_any_object_is_still_any_object(accepts: Accepts
     grammar = find(**TOOLS, **JSON_OBJECT)
     assert accepts(grammar, '{"a": 1}') and accepts(grammar, GO)
     assert not accepts(grammar, "text")
+
+
+def test_a_shortest_length_and_a_grammar_exclude_each_other():
+    """The grammar may allow nothing but the end where the length forbids it."""
+    body = orjson.dumps(make_body(guided_choice=["a"], min_tokens=3))
+    with pytest.raises(InvalidRequest, match="guided_choice") as caught:
+        find_grammar(parse_chat(body))
+    assert caught.value.param == "min_tokens"
