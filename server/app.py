@@ -11,13 +11,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp
 
-from server.anthropic_dialect import AnthropicDialect
+from server.anthropic.dialect import AnthropicDialect
 from server.chat_dialect import ChatDialect
 from server.endpoint import GenerationEndpoint
 from server.request_scope import RequestScope, error_response
-from server.responses_dialect import ResponsesDialect
-from server.responses_routes import build_responses_router
-from server.responses_store import ResponseStore
+from server.responses.dialect import ResponsesDialect
+from server.responses.routes import build_responses_router
+from server.responses.store import ResponseStore
 from server.routes import build_router
 from server.state import Backend, ServerState
 from server.text_dialect import TextDialect

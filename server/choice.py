@@ -8,7 +8,7 @@ from server.engine import GenerationChunk, TokenLogprob
 from server.errors import EngineFailed
 from server.reasoning import ReasoningSplitter
 from server.stop_strings import StopStrings
-from server.tool_calls import ToolCallParser
+from server.tools.tool_calls import ToolCallParser
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 

@@ -7,7 +7,7 @@ from pydantic.config import JsonDict
 
 from multimodal.plan import MIN_FPS
 from server.body import STR_OR_LIST, BodyModel, MediaUrl, by_type
-from server.rule_schemas import NULL, excludes, with_rules
+from server.openapi.rule_schemas import NULL, excludes, with_rules
 
 _FPS: JsonDict = {"minimum": MIN_FPS}  # checked with the media; so are the server's ceilings
 

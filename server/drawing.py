@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
 from server.body import BodyModel
-from server.rule_schemas import needs, with_rules
+from server.openapi.rule_schemas import needs, with_rules
 
 MAX_CHOICES = 16
 MAX_STOP_STRINGS = 16

@@ -9,12 +9,12 @@ from functools import partial
 from multimodal.items import LoadedMedia, MediaRef
 from multimodal.layout import ExpandedPrompt
 from server.answer import Answer, PromptUsage
-from server.answer_grammar import find_grammar
 from server.ask import Ask
 from server.choice import ChoiceReader
 from server.conversation import MediaSource, build_conversation, usable_tools
 from server.engine import EngineRequest, SamplingOptions
 from server.errors import ModelNotFound, Overloaded
+from server.grammar.answer_grammar import find_grammar
 from server.media_refs import count_bytes, load_media_refs
 from server.metrics import Metrics
 from server.prepared import PreparedAnswer, PreparedPrompt
@@ -27,7 +27,7 @@ from server.stop_strings import StopStrings
 from server.text_prompts import encode_prompts
 from server.thinking import Thinking, resolve_thinking
 from server.thinking_budget import ThinkingBudget
-from server.tool_calls import ToolCallParser
+from server.tools.tool_calls import ToolCallParser
 
 
 class Preparation:

@@ -17,7 +17,7 @@ from server.body import MAX_MESSAGES, BodyModel, by_role, by_type, unsupported
 from server.content_parts import Content, MmProcessorKwargs, TextContent
 from server.drawing import MAX_LOGPROBS, STREAM_RULE, Drawing
 from server.nesting import JsonObject, check_nesting
-from server.rule_schemas import needs, with_rules
+from server.openapi.rule_schemas import needs, with_rules
 
 MAX_TOOLS = 128
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]

@@ -9,7 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from server.errors import ModelNotFound, NotReady
-from server.openapi import encode_document
+from server.openapi.document import encode_document
 from server.state import ServerState
 
 

@@ -130,7 +130,7 @@ def _assemble(settings: Settings, model: str, engine: "VllmEngine", metrics: Met
     from multimodal.checkpoint_files import read_checkpoint_json
     from multimodal.pipeline import MediaPipeline
     from multimodal.preprocessor_config import load_preprocessor_config
-    from server.grammar_check import GrammarChecker
+    from server.grammar.check import GrammarChecker
     from server.media_fetch import MediaFetcher
     from server.prompt import PromptRenderer
 

@@ -18,7 +18,7 @@ from server.settings import Settings
 
 if TYPE_CHECKING:  # both import transformers, which takes seconds
     from multimodal.pipeline import MediaPipeline
-    from server.grammar_check import GrammarChecker
+    from server.grammar.check import GrammarChecker
     from server.prompt import PromptRenderer
 
 logger = logging.getLogger(__name__)

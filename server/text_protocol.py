@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, Tag, model_validator
 
 from server.body import STR_OR_LIST, unsupported
 from server.drawing import MAX_LOGPROBS, STREAM_RULE, Drawing
-from server.rule_schemas import with_rules
+from server.openapi.rule_schemas import with_rules
 
 MAX_PROMPTS = 64
 DEFAULT_MAX_TOKENS = 16  # OpenAI's

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.anthropic_dialect import describe_count, parse_count
+from server.anthropic.dialect import describe_count, parse_count
 from server.ask import Caller
 from server.body import parse_body
 from server.field_names import named_by

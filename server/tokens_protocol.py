@@ -7,6 +7,7 @@ from pydantic.config import JsonValue
 
 from server.body import MAX_MESSAGES, BodyModel, unsupported
 from server.content_parts import MmProcessorKwargs
+from server.openapi.rule_schemas import NULL
 from server.protocol import (
     MAX_TOOLS,
     ChatCompletionRequest,
@@ -14,7 +15,6 @@ from server.protocol import (
     Message,
     Tool,
 )
-from server.rule_schemas import NULL
 
 _KINDS: list[JsonValue] = [
     {"properties": {"prompt": {"type": "string"}, "messages": NULL}, "required": ["prompt"]},

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import jsonschema
 
-from server.openapi import encode_document
+from server.openapi.document import encode_document
 
 
 @cache

@@ -15,7 +15,7 @@ from multimodal.layout import ExpandedPrompt
 from server.app import create_app
 from server.body import parse_body
 from server.engine import TokenLogprob
-from server.output_grammar import OutputGrammar
+from server.grammar.output_grammar import OutputGrammar
 from server.protocol import ChatCompletionRequest
 from server.settings import Settings
 from server.state import Backend, ServerState

@@ -46,7 +46,7 @@ TRY_SCHEMA = f"""
 import resource
 from contextlib import suppress
 from server.errors import InvalidRequest
-from server.output_grammar import json_schema
+from server.grammar.output_grammar import json_schema
 
 resource.setrlimit(resource.RLIMIT_AS, ({MAX_BYTES}, {MAX_BYTES}))
 

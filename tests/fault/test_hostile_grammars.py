@@ -16,10 +16,10 @@ import pytest
 import pytest_asyncio
 
 from demo.embedded import EMBEDDED_CHECKPOINT
-from server import output_grammar
 from server.errors import InvalidRequest
-from server.grammar_check import GrammarChecker
-from server.output_grammar import OutputGrammar
+from server.grammar import output_grammar
+from server.grammar.check import GrammarChecker
+from server.grammar.output_grammar import OutputGrammar
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

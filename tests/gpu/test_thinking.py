@@ -12,7 +12,7 @@ import torch
 from demo.checkpoint import CheckpointSpec
 from demo.random_checkpoint import build_checkpoint
 from server.engine import Engine, EngineRequest, SamplingOptions
-from server.output_grammar import regex
+from server.grammar.output_grammar import regex
 from server.prompt import PromptRenderer
 from server.settings import CacheSettings, EngineSettings
 from server.thinking_budget import ThinkingBudget, generate_within

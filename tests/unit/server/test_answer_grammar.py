@@ -10,9 +10,9 @@ import pytest
 import xgrammar
 from transformers import AutoTokenizer
 
-from server.answer_grammar import find_grammar
 from server.errors import InvalidRequest
-from server.output_grammar import OutputGrammar
+from server.grammar.answer_grammar import find_grammar
+from server.grammar.output_grammar import OutputGrammar
 from tests.fake_backend import make_body, parse_chat
 
 Accepts = Callable[[OutputGrammar | None, str], bool]

@@ -1,6 +1,6 @@
 import pytest
 
-from server.anthropic_dialect import AnthropicDialect
+from server.anthropic.dialect import AnthropicDialect
 
 
 @pytest.mark.parametrize(

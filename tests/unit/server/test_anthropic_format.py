@@ -17,8 +17,8 @@ from server.answer_parts import (
     ToolCallFailed,
     ToolCallStart,
 )
-from server.anthropic_dialect import describe_count
-from server.anthropic_format import AnthropicFormat
+from server.anthropic.dialect import describe_count
+from server.anthropic.format import AnthropicFormat
 from server.choice import Delta
 from server.engine import ItemSource
 

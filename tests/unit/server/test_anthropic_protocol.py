@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from server.anthropic_dialect import AnthropicDialect, parse_count
+from server.anthropic.dialect import AnthropicDialect, parse_count
 from server.ask import Ask, Caller
 from server.errors import InvalidRequest
 

@@ -3,8 +3,8 @@
 import orjson
 import pytest
 
-from server.anthropic_protocol import MessagesRequest
-from server.anthropic_translation import Translation, translate
+from server.anthropic.protocol import MessagesRequest
+from server.anthropic.translation import Translation, translate
 from server.body import parse_body
 from server.body_data_url import BodyDataUrl
 from server.conversation import build_conversation

@@ -19,7 +19,7 @@ from server.engine import GenerationChunk, TokenLogprob
 from server.errors import EngineFailed
 from server.reasoning import ReasoningSplitter
 from server.stop_strings import StopStrings
-from server.tool_calls import ToolCallParser
+from server.tools.tool_calls import ToolCallParser
 from tests.fake_engine import CLOSE_ID, make_chunk
 
 CALL = '<tool_call>\n{"name": "look", "arguments": {"x": "STOP"}}\n</tool_call>'

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from server import grammar_check
 from server.errors import InvalidRequest, Overloaded
-from server.grammar_check import GrammarChecker, Verdict, WorkerDied
-from server.output_grammar import OutputGrammar
+from server.grammar import check as grammar_check
+from server.grammar.check import GrammarChecker, Verdict, WorkerDied
+from server.grammar.output_grammar import OutputGrammar
 
 OK = Verdict(None, "")
 REFUSED = Verdict("invalid_grammar", "the reason")

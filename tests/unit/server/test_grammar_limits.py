@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from server.errors import InvalidRequest
-from server.grammar_limits import (
+from server.grammar.limits import (
     MAX_BOUND,
     MAX_CHOICE_BYTES,
     MAX_CHOICES,

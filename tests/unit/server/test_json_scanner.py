@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from server.json_scanner import MAX_DEPTH, JsonScanner, is_json_object
+from server.tools.json_scanner import MAX_DEPTH, JsonScanner, is_json_object
 
 DOCUMENTS = [
     '{"a": [1, -0.5e+3, {"b": null}], "ü": "x\\"\\\\\\u00e9\\n", "": {}}',

@@ -13,11 +13,11 @@ import pytest
 from fastapi.openapi.models import OpenAPI
 from starlette.routing import Route
 
-from server.anthropic_protocol import MessagesRequest
+from server.anthropic.protocol import MessagesRequest
 from server.body import BodyModel, parse_body
 from server.errors import InvalidRequest
 from server.protocol import ChatCompletionRequest
-from server.responses_protocol import ResponsesRequest
+from server.responses.protocol import ResponsesRequest
 from server.text_protocol import CompletionRequest
 from server.tokens_protocol import TokenizeRequest
 from tests.api_document import (

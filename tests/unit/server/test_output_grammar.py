@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, HttpUrl
 from transformers import AutoTokenizer
 
 from demo.embedded import EMBEDDED_CHECKPOINT
-from server import output_grammar
 from server.errors import InvalidRequest
-from server.output_grammar import OutputGrammar
-from server.tool_grammar import FunctionTool, strict_tools_format, tool_call_format
+from server.grammar import output_grammar
+from server.grammar.output_grammar import OutputGrammar
+from server.grammar.tool_grammar import FunctionTool, strict_tools_format, tool_call_format
 
 VOCAB_SIZE = 896
 PARAM = "response_format"

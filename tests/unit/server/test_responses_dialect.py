@@ -12,9 +12,9 @@ from server.ask import Ask, Caller
 from server.body_data_url import BodyDataUrl
 from server.choice import ChoiceReader, Delta
 from server.errors import InvalidRequest
-from server.responses_dialect import ResponsesDialect
-from server.responses_listing import list_items
-from server.responses_store import ResponseStore
+from server.responses.dialect import ResponsesDialect
+from server.responses.listing import list_items
+from server.responses.store import ResponseStore
 
 CALLER = Caller("tenant", "qwen")
 LONG_URL = "data:image/png;base64," + base64.b64encode(bytes(6000)).decode()

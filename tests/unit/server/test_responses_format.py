@@ -15,10 +15,10 @@ from server.choice import ChoiceReader
 from server.engine import GenerationChunk, TokenLogprob
 from server.errors import EngineFailed, describe_error
 from server.reasoning import ReasoningSplitter
-from server.responses_format import Keeper, ResponsesFormat
-from server.responses_protocol import ResponsesRequest
-from server.responses_store import ResponseStore
-from server.tool_calls import ToolCallParser
+from server.responses.format import Keeper, ResponsesFormat
+from server.responses.protocol import ResponsesRequest
+from server.responses.store import ResponseStore
+from server.tools.tool_calls import ToolCallParser
 from tests.fake_engine import CLOSE_ID, make_chunk
 
 GOLDENS = Path(__file__).parent / "goldens"

@@ -3,7 +3,7 @@ import pytest
 
 from server.body import parse_body
 from server.errors import InvalidRequest
-from server.responses_protocol import ResponsesRequest
+from server.responses.protocol import ResponsesRequest
 
 IMAGE = {"type": "input_image", "image_url": "https://example.com/cat.png"}
 

@@ -2,7 +2,7 @@ import orjson
 import pytest
 
 from server.protocol import AssistantMessage, Message, UserMessage
-from server.responses_store import KeptResponse, ResponseStore, count_bytes
+from server.responses.store import KeptResponse, ResponseStore, count_bytes
 
 
 class Clock:

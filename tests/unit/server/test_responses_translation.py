@@ -8,9 +8,9 @@ from server.body_data_url import BodyDataUrl
 from server.conversation import build_conversation
 from server.errors import InvalidRequest
 from server.protocol import AssistantMessage, ChatCompletionRequest, UserMessage
-from server.responses_conversation import read_answer, read_item
-from server.responses_protocol import ResponsesRequest
-from server.responses_translation import Translation, translate
+from server.responses.conversation import read_answer, read_item
+from server.responses.protocol import ResponsesRequest
+from server.responses.translation import Translation, translate
 
 URL = "https://example.com/cat.png"
 LONG_URL = "data:image/png;base64," + base64.b64encode(bytes(6000)).decode()

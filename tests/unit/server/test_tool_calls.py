@@ -13,7 +13,7 @@ from server.answer_parts import (
     ToolCallFailed,
     ToolCallStart,
 )
-from server.tool_calls import ToolCallParser
+from server.tools.tool_calls import ToolCallParser
 
 TOOL_NAMES = {"f", "get_weather"}
 CALL = '<tool_call>\n{"name": "f", "arguments": {"city": "Paris", "n": 3}}\n</tool_call>'

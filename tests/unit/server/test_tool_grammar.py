@@ -9,7 +9,7 @@ import torch
 import xgrammar
 from transformers import AutoTokenizer
 
-from server.tool_grammar import FunctionTool, strict_tools_format, tool_call_format
+from server.grammar.tool_grammar import FunctionTool, strict_tools_format, tool_call_format
 
 CHECKPOINT = Path(__file__).parents[3] / "demo" / "checkpoint"
 WEATHER_SCHEMA = {

@@ -1,0 +1,1 @@
+"""Qwen's tool calls, read while the model writes them."""
