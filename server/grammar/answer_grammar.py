@@ -3,7 +3,7 @@
 A tool call that is forced, a format, or both: then the answer is a call or has the format.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -119,31 +119,21 @@ def _iterate_formats(request: ChatCompletionRequest) -> Iterator[OutputGrammar]:
         case JsonObjectFormat():
             yield json_object("response_format")
         case JsonSchemaFormat(json_schema=named):
-            param = "response_format.json_schema.schema"
-            yield _from_schema(named.json_schema, param)
-    if request.structured_outputs is not None:
-        yield from _iterate_structured(request.structured_outputs)
-    if request.guided_json is not None:
-        yield _from_schema(request.guided_json, "guided_json")
-    if request.guided_regex is not None:
-        yield regex(request.guided_regex, "guided_regex")
-    if request.guided_choice is not None:
-        yield choice(request.guided_choice, "guided_choice")
-    if request.guided_grammar is not None:
-        yield ebnf(request.guided_grammar, "guided_grammar")
-
-
-def _iterate_structured(outputs: StructuredOutputs) -> Iterator[OutputGrammar]:
-    if outputs.json_schema is not None:
-        yield _from_schema(outputs.json_schema, "structured_outputs.json")
-    if outputs.regex is not None:
-        yield regex(outputs.regex, "structured_outputs.regex")
-    if outputs.choice is not None:
-        yield choice(outputs.choice, "structured_outputs.choice")
-    if outputs.grammar is not None:
-        yield ebnf(outputs.grammar, "structured_outputs.grammar")
+            yield _from_schema(named.json_schema, "response_format.json_schema.schema")
+    outputs = request.structured_outputs or StructuredOutputs()
     if outputs.json_object:
         yield json_object("structured_outputs.json_object")
+    ways: tuple[tuple[str, Any, Any, Callable[[Any, str], OutputGrammar]], ...] = (
+        ("json", outputs.json_schema, request.guided_json, _from_schema),
+        ("regex", outputs.regex, request.guided_regex, regex),
+        ("choice", outputs.choice, request.guided_choice, choice),
+        ("grammar", outputs.grammar, request.guided_grammar, ebnf),
+    )
+    for word, new, old, build in ways:
+        if new is not None:
+            yield build(new, f"structured_outputs.{word}")
+        if old is not None:
+            yield build(old, f"guided_{word}")
 
 
 def _from_schema(schema: Any, param: str) -> OutputGrammar:
