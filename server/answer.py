@@ -36,17 +36,23 @@ class Answer:
     """One request's choices while they are generated.
 
     Args:
+        num_prompts: each of which has the same number of choices, one after the other.
         tells_sources: whether `usage` says where each visual item came from.
     """
 
     def __init__(
-        self, prompt: PromptUsage, choices: Sequence[ChoiceReader], *, tells_sources: bool = False
+        self,
+        prompt: PromptUsage,
+        choices: Sequence[ChoiceReader],
+        *,
+        num_prompts: int = 1,
+        tells_sources: bool = False,
     ) -> None:
         self._prompt = prompt
         self._choices = choices
         self._tells_sources = tells_sources
         self._item_sources: tuple[ItemSource, ...] = ()
-        self._num_cached_tokens = 0
+        self._num_cached_tokens = [0] * num_prompts
 
     @property
     def num_choices(self) -> int:
@@ -65,7 +71,7 @@ class Answer:
     def usage(self) -> Usage:
         return Usage(
             self._prompt,
-            self._num_cached_tokens,
+            sum(self._num_cached_tokens),
             sum(choice.num_tokens for choice in self._choices),
             sum(choice.num_reasoning_tokens for choice in self._choices),
             self._item_sources if self._tells_sources else None,
@@ -77,16 +83,21 @@ class Answer:
         A stream is closed as soon as its choice has ended, and all of them when this is closed.
         Raises: EngineFailed if a choice does not come to an end.
         """
-        readers = [self._read_choice(*pair) for pair in zip(self._choices, streams, strict=True)]
+        per_prompt = len(self._choices) // len(self._num_cached_tokens)
+        readers = [
+            self._read_choice(index // per_prompt, *pair)
+            for index, pair in enumerate(zip(self._choices, streams, strict=True))
+        ]
         return readers[0] if len(readers) == 1 else _merge(readers)
 
     async def _read_choice(
-        self, choice: ChoiceReader, chunks: Chunks
+        self, prompt: int, choice: ChoiceReader, chunks: Chunks
     ) -> AsyncGenerator[Delta, None]:
         is_done = False
         async with aclosing(chunks):
             async for chunk in chunks:
-                self._num_cached_tokens = max(self._num_cached_tokens, chunk.num_cached_tokens)
+                cached = self._num_cached_tokens
+                cached[prompt] = max(cached[prompt], chunk.num_cached_tokens)
                 self._item_sources = self._item_sources or chunk.item_sources
                 delta = choice.read(chunk)
                 yield delta

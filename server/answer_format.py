@@ -28,8 +28,8 @@ class AnswerFormat(Protocol):
         """The events of a stream, without `last_event`. Nothing comes before the first delta."""
         ...
 
-    def describe_failure(self, body: Mapping[str, Any]) -> bytes:
-        """The event that tells of an error in mid-stream; `body` is OpenAI's error object."""
+    def describe_failure(self, body: Mapping[str, Any], status: int) -> bytes:
+        """An error in mid-stream: OpenAI's error object, and the status it would have had."""
         ...
 
 

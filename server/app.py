@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp
 
 from server.anthropic.dialect import AnthropicDialect
+from server.anthropic.errors import describe_error as describe_anthropic_error
 from server.chat_dialect import ChatDialect
 from server.endpoint import GenerationEndpoint
 from server.request_scope import RequestScope, error_response
@@ -70,9 +71,7 @@ def _list_routes(state: ServerState, responses: ResponseStore) -> list[BaseRoute
         "/v1/completions": GenerationEndpoint(state, TextDialect()),
         "/v1/responses": GenerationEndpoint(state, ResponsesDialect(responses)),
         "/v1/messages": GenerationEndpoint(state, AnthropicDialect()),
-        "/v1/messages/count_tokens": TokenEndpoint(
-            state, count_message, AnthropicDialect().describe_error
-        ),
+        "/v1/messages/count_tokens": TokenEndpoint(state, count_message, describe_anthropic_error),
         "/tokenize": TokenEndpoint(state, tokenize),
         "/detokenize": TokenEndpoint(state, detokenize),
     }

@@ -85,7 +85,7 @@ class ChatFormat:
             usage = describe_usage(answer.usage)
             yield encode_event(head | {"usage": usage, "choices": []})
 
-    def describe_failure(self, body: Mapping[str, Any]) -> bytes:
+    def describe_failure(self, body: Mapping[str, Any], status: int) -> bytes:
         return encode_event(body)
 
     def _write_delta(self, writer: "_ChunkWriter", delta: Delta) -> bytes:

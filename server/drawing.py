@@ -105,6 +105,14 @@ class Drawing(BodyModel):
             raise ValueError("`stream_options` needs `stream`: true")
         return self
 
+    def given_drawing(self) -> dict[str, Any]:
+        """The fields of drawing that the body gives, for that of another API."""
+        return {
+            name: getattr(self, name)
+            for name in Drawing.model_fields
+            if name in self.model_fields_set
+        }
+
     @property
     def token_limit(self) -> int | None:
         """The most tokens of one answer, as far as the request says."""

@@ -48,8 +48,8 @@ class GenerationEndpoint:
                 Caller(client_of(http_request.headers), backend.engine.model_info.name),
             )
             send = _with_warning(with_write_timeout(send, limits.write_timeout_s), ask.unknown)
-            exchange = _Exchange(self._state, backend, ask, record, tenant)
-            exchange.tells_sources = _SOURCES_HEADER in http_request.headers
+            tells_sources = _SOURCES_HEADER in http_request.headers
+            exchange = _Exchange(self._state, backend, ask, record, tenant, tells_sources)
             del ask  # large, and not needed any more when the media are loaded
             respond = exchange.respond(send, http_request.state.request_id)
             await run_while_connected(receive, respond)
@@ -65,8 +65,9 @@ class _Exchange:
         ask: Ask,
         record: RequestRecord,
         tenant: str,
+        tells_sources: bool,
     ) -> None:
-        self.tells_sources = False
+        self._tells_sources = tells_sources
         self._state = state
         self._engine = backend.engine
         self._preparation = Preparation(backend, state.settings, state.metrics, tenant)
@@ -95,7 +96,7 @@ class _Exchange:
         ask, self._ask = self._ask, None
         assert ask is not None
         with named_by(ask.field_names):
-            return await self._preparation.prepare(ask, tells_sources=self.tells_sources)
+            return await self._preparation.prepare(ask, tells_sources=self._tells_sources)
 
     async def _send_whole(self, send: Send, answer: Answer, deltas: AsyncIterator[Delta]) -> None:
         async with self._state.until_shutdown():

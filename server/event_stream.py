@@ -45,8 +45,8 @@ async def send_event_stream(
         raise
     except Exception as error:
         failure = error
-        body = describe_error(error, request_id).body
-        await _send_body(send, answer_format.describe_failure(body))
+        answer = describe_error(error, request_id)
+        await _send_body(send, answer_format.describe_failure(answer.body, answer.status))
     await send({"type": "http.response.body", "body": answer_format.last_event, "more_body": False})
     return failure
 

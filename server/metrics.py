@@ -63,12 +63,14 @@ class Metrics:
         self.registry = registry
         self.requests = Counter(
             "qwen3vl_requests",
-            "Chat requests by outcome (done, error, aborted, rejected) and HTTP status.",
+            "Requests for answers by outcome (done, error, aborted, rejected) and HTTP status.",
             ("outcome", "status"),
             registry=registry,
         )
         self.in_flight = Gauge(
-            "qwen3vl_requests_in_flight", "Accepted chat requests under way.", registry=registry
+            "qwen3vl_requests_in_flight",
+            "Accepted requests under way.",
+            registry=registry,
         )
         self.time_to_first_token_s = Histogram(
             "qwen3vl_time_to_first_token_seconds",

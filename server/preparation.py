@@ -51,12 +51,12 @@ class Preparation:
             model_info.max_model_len,
         )
         if isinstance(request, ChatCompletionRequest):
+            thinking = self._resolve_thinking(request, ask.prefers_no_thinking)
             grammar = find_grammar(request)
             if grammar is not None:
                 await self._backend.grammars.check(grammar)
                 sampling = replace(sampling, structural_tag=grammar.structural_tag)
-            no_thinking = ask.prefers_no_thinking
-            prompts = [await self.prepare_chat(request, prefers_no_thinking=no_thinking)]
+            prompts = [await self._prepare_conversation(request, thinking)]
         else:
             prompts = await asyncio.to_thread(
                 encode_prompts, request, self._renderer, model_info.max_model_len
@@ -67,11 +67,21 @@ class Preparation:
         self, request: ChatCompletionRequest, *, prefers_no_thinking: bool = False
     ) -> PreparedPrompt:
         """The prompt of a conversation, with its media loaded; see `Ask`."""
-        renderer, max_model_len = self._renderer, self._backend.engine.model_info.max_model_len
-        by_default = renderer.thinks_by_default
-        if prefers_no_thinking and renderer.kind == "hybrid":
+        thinking = self._resolve_thinking(request, prefers_no_thinking)
+        return await self._prepare_conversation(request, thinking)
+
+    def _resolve_thinking(
+        self, request: ChatCompletionRequest, prefers_no_thinking: bool
+    ) -> Thinking:
+        kind, by_default = self._renderer.kind, self._renderer.thinks_by_default
+        if prefers_no_thinking and kind == "hybrid":
             by_default = False
-        thinking = resolve_thinking(request, renderer.kind, thinks_by_default=by_default)
+        return resolve_thinking(request, kind, thinks_by_default=by_default)
+
+    async def _prepare_conversation(
+        self, request: ChatCompletionRequest, thinking: Thinking
+    ) -> PreparedPrompt:
+        renderer, max_model_len = self._renderer, self._backend.engine.model_info.max_model_len
         conversation = build_conversation(request)
         token_ids = await asyncio.to_thread(
             renderer.render,
@@ -118,7 +128,7 @@ class Preparation:
         self._count_prompt(usage)
         readers = [self._make_reader(ask, index, request) for index, request in enumerate(requests)]
         return PreparedAnswer(
-            Answer(usage, readers, tells_sources=tells_sources),
+            Answer(usage, readers, num_prompts=len(prompts), tells_sources=tells_sources),
             tuple(requests),
             self._make_budget(prompts[0].thinking),
         )

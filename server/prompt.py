@@ -26,6 +26,7 @@ from server.errors import InvalidRequest
 from server.reasoning import CLOSE_TAG, OPEN_TAG
 from server.thinking import ModelKind
 from server.thinking_budget import ThinkingEnd
+from server.token_bytes import bytes_of
 
 _PRIVATE_USE_START, _NUM_PRIVATE_USE = 0xE000, 6400
 _PROBE = [{"role": "user", "content": "hi"}]
@@ -120,20 +121,20 @@ class PromptRenderer:
 
     def check_tokens(self, token_ids: Sequence[int], param: str) -> None:
         """Raises: InvalidRequest for tokens that do not exist, or stand for images and videos."""
-        for index, token_id in enumerate(token_ids):
-            if token_id in self._vision_ids or not 0 <= token_id < len(self._tokenizer):
-                raise InvalidRequest(
-                    f"`{param}[{index}]` is not a token of text", "invalid_value", param
-                )
+        self._refuse_tokens(token_ids, param, self._vision_ids)
 
     def decode_prompt(self, token_ids: Sequence[int]) -> str:
         """The text of tokens, special ones too. Raises: InvalidRequest for one that is none."""
-        for index, token_id in enumerate(token_ids):
-            if not 0 <= token_id < len(self._tokenizer):
-                raise InvalidRequest(
-                    f"`tokens[{index}]` is not a token", "invalid_value", f"tokens[{index}]"
-                )
+        self._refuse_tokens(token_ids, "tokens", ())
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
+
+    def _refuse_tokens(
+        self, token_ids: Sequence[int], param: str, refused: Collection[int]
+    ) -> None:
+        for index, token_id in enumerate(token_ids):
+            if token_id in refused or not 0 <= token_id < len(self._tokenizer):
+                name = f"{param}[{index}]"
+                raise InvalidRequest(f"`{name}` is not a token of text", "invalid_value", name)
 
     def name_tokens(self, token_ids: Sequence[int]) -> list[str]:
         """The tokens as the vocabulary spells them."""
@@ -144,14 +145,13 @@ class PromptRenderer:
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=True))
 
     def end_thinking(self, sentence: str) -> ThinkingEnd:
-        """What ends an open block early. Raises: ValueError if the checkpoint has no such block."""
-        if self.close_id is None:
-            raise ValueError("the checkpoint has no token </think>")
+        """What ends an open block early; the checkpoint must have one."""
+        assert self.close_id is not None
         before, after = self._encode_text(f"\n\n{sentence}\n"), self._encode_text("\n\n")
         token_ids = (*before, self.close_id, *after) if sentence else (self.close_id, *after)
         logprobs = tuple(
-            TokenLogprob(token_id, self._tokenizer.decode([token_id]).encode(), 0.0)
-            for token_id in token_ids
+            TokenLogprob(token_id, token, 0.0)
+            for token_id, token in zip(token_ids, bytes_of(self._tokenizer, token_ids), strict=True)
         )
         return ThinkingEnd(token_ids, self.decode(token_ids), logprobs)
 

@@ -1,4 +1,4 @@
-"""The routes beside the chat: which model, is it alive, is it ready, its metrics, the API."""
+"""The routes that generate nothing: which model, is it alive, is it ready, its metrics, the API."""
 
 import time
 from typing import Any

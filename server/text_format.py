@@ -1,5 +1,6 @@
 """Answers as OpenAI's `text_completion`."""
 
+import codecs
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -20,6 +21,9 @@ class _Choice:
     text: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     num_chars: int = 0  # of the tokens whose logprobs have been told
+    decoder: codecs.IncrementalDecoder = field(
+        default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
+    )
     finish_reason: str | None = None
 
 
@@ -75,7 +79,7 @@ class TextFormat:
         if request.includes_usage:
             yield encode_event(head | {"choices": [], "usage": describe_usage(answer.usage)})
 
-    def describe_failure(self, body: Mapping[str, Any]) -> bytes:
+    def describe_failure(self, body: Mapping[str, Any], status: int) -> bytes:
         return encode_event(body)
 
     def _start_choices(self, answer: Answer) -> list[_Choice]:
@@ -112,7 +116,7 @@ def _describe_logprobs(choice: _Choice, logprobs: list[TokenLogprob]) -> dict[st
     offsets = []
     for drawn in logprobs:
         offsets.append(choice.num_chars)
-        choice.num_chars += len(_text(drawn))
+        choice.num_chars += len(choice.decoder.decode(drawn.token_bytes))
     return {
         "tokens": [_text(drawn) for drawn in logprobs],
         "token_logprobs": [drawn.logprob for drawn in logprobs],

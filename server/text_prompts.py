@@ -27,19 +27,20 @@ def encode_prompts(
             f"`prompt` has {len(prompts)} prompts; at most {MAX_PROMPTS}", "invalid_value", "prompt"
         )
     encoded = []
-    for prompt in prompts:
-        token_ids = _encode(prompt, renderer)
+    for index, prompt in enumerate(prompts):
+        param = f"prompt[{index}]" if len(prompts) > 1 else "prompt"
+        token_ids = _encode(prompt, renderer, param)
         check_context(len(token_ids), max_model_len)
         encoded.append(ExpandedPrompt(token_ids, ()))
     return [PreparedPrompt(prompt, _load_nothing, Thinking(enabled=False)) for prompt in encoded]
 
 
-def _encode(prompt: str | list[int], renderer: "PromptRenderer") -> tuple[int, ...]:
+def _encode(prompt: str | list[int], renderer: "PromptRenderer", param: str) -> tuple[int, ...]:
     if not prompt:
-        raise InvalidRequest("`prompt` must not be empty", "invalid_value", "prompt")
+        raise InvalidRequest(f"`{param}` must not be empty", "invalid_value", param)
     if isinstance(prompt, str):
         return renderer.encode_prompt(prompt)
-    renderer.check_tokens(prompt, "prompt")
+    renderer.check_tokens(prompt, param)
     return tuple(prompt)
 
 

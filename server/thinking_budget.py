@@ -79,7 +79,9 @@ async def generate_within(
     answer = engine.generate(_continue(request, thinking, budget.end.token_ids, num_left))
     async with aclosing(answer):
         async for chunk in answer:
-            yield replace(chunk, num_cached_tokens=num_cached_tokens)
+            if budget.max_tokens > 0:  # of the prompt, not of the thinking behind it
+                chunk = replace(chunk, num_cached_tokens=num_cached_tokens)
+            yield chunk
 
 
 def _ends_in_time(chunk: GenerationChunk, close_id: int, num_left: int) -> bool:

@@ -1,5 +1,6 @@
 """The bytes behind each token id of a byte-level BPE tokenizer, as Qwen's are."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -8,10 +9,22 @@ def token_bytes(tokenizer: Any) -> dict[int, bytes]:
 
     Models have more ids than tokenizers have tokens (their tables are padded); those are not here.
     """
+    return _find_bytes(tokenizer, tokenizer.get_vocab().items())
+
+
+def bytes_of(tokenizer: Any, token_ids: Sequence[int]) -> list[bytes]:
+    """The bytes of a few tokens."""
+    found = _find_bytes(
+        tokenizer, zip(tokenizer.convert_ids_to_tokens(token_ids), token_ids, strict=True)
+    )
+    return [found[token_id] for token_id in token_ids]
+
+
+def _find_bytes(tokenizer: Any, tokens: Iterable[tuple[str, int]]) -> dict[int, bytes]:
     alphabet = {character: byte for byte, character in enumerate(_byte_characters())}
     found: dict[int, bytes] = {}
     added = tokenizer.added_tokens_decoder
-    for token, token_id in tokenizer.get_vocab().items():
+    for token, token_id in tokens:
         if token_id in added:
             found[token_id] = added[token_id].content.encode()
         else:

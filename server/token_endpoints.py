@@ -15,7 +15,7 @@ from server.body import parse_body
 from server.field_names import named_by
 from server.preparation import Preparation, check_model
 from server.protocol import ChatCompletionRequest
-from server.request_io import read_json_body, run_while_connected
+from server.request_io import read_json_body, run_while_connected, with_write_timeout
 from server.state import Backend, ServerState
 from server.tenant import client_of, tenant_of
 from server.tokens_protocol import DetokenizeRequest, TokenizeRequest
@@ -45,6 +45,7 @@ class TokenEndpoint:
         if self._describe_error is not None:
             http_request.state.describe_error = self._describe_error
         limits = settings.server
+        send = with_write_timeout(send, limits.write_timeout_s)
         with self._state.accept() as backend:
             body = await read_json_body(http_request, limits.max_body_bytes, limits.body_timeout_s)
             tenant = tenant_of(http_request.headers, settings.cache)
@@ -67,15 +68,19 @@ async def tokenize(
     request = parse_body(body, TokenizeRequest).request
     check_model(request.model or caller.model, caller.model)
     if request.prompt is not None:
-        tokens = await asyncio.to_thread(backend.renderer.encode_prompt, request.prompt)
+        with named_by({"messages": "prompt"}):
+            tokens = await asyncio.to_thread(backend.renderer.encode_prompt, request.prompt)
     else:
         prompt = await preparation.prepare_chat(request.to_chat(caller.model))
         tokens = prompt.expanded.token_ids
+    names = None
+    if request.return_token_strs:
+        names = await asyncio.to_thread(backend.renderer.name_tokens, tokens)
     return {
         "count": len(tokens),
         "max_model_len": backend.engine.model_info.max_model_len,
         "tokens": tokens,
-        "token_strs": backend.renderer.name_tokens(tokens) if request.return_token_strs else None,
+        "token_strs": names,
     }
 
 
@@ -100,4 +105,4 @@ async def detokenize(
     """The text of tokens, special ones included."""
     request = parse_body(body, DetokenizeRequest).request
     check_model(request.model or caller.model, caller.model)
-    return {"prompt": backend.renderer.decode_prompt(request.tokens)}
+    return {"prompt": await asyncio.to_thread(backend.renderer.decode_prompt, request.tokens)}

@@ -63,8 +63,7 @@ class AnthropicFormat:
             if joined := b"".join(events):
                 yield joined
 
-    def describe_failure(self, body: Mapping[str, Any]) -> bytes:
-        status = 400 if body["error"]["type"] == "invalid_request_error" else 500
+    def describe_failure(self, body: Mapping[str, Any], status: int) -> bytes:
         return encode_named_event("error", describe_error(body, status))
 
     def _describe_content(self, message: CollectedMessage) -> list[dict[str, Any]]:

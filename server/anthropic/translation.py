@@ -13,7 +13,6 @@ from server.anthropic.protocol import (
     UserTurn,
 )
 from server.body import MAX_MESSAGES
-from server.drawing import Drawing
 from server.errors import InvalidRequest
 from server.protocol import (
     ChatCompletionRequest,
@@ -58,12 +57,9 @@ def translate(body: MessagesRequest) -> Translation:
         else:
             conversation.add_system(turn.content)
     _check_length(conversation.messages)
-    drawing = {
-        name: getattr(body, name) for name in Drawing.model_fields if name in body.model_fields_set
-    }
     choice, wanted = body.tool_choice, _find_format(body)
     request = ChatCompletionRequest(
-        **drawing | {"stop": body.stop_sequences},
+        **body.given_drawing() | {"stop": body.stop_sequences},
         model=body.model,
         messages=conversation.messages,
         mm_processor_kwargs=body.mm_processor_kwargs,

@@ -39,10 +39,10 @@ class ResponsesDialect:
     def describe_error(self, body: dict[str, Any], status: int) -> dict[str, Any]:
         return body
 
-    def _find_history(self, request: ResponsesRequest, tenant: str) -> Sequence[Message]:
+    def _find_history(self, request: ResponsesRequest, client: str) -> Sequence[Message]:
         if request.previous_response_id is None:
             return ()
-        kept = self._store.get(tenant, request.previous_response_id)
+        kept = self._store.get(client, request.previous_response_id)
         if kept is None:
             raise InvalidRequest(
                 "`previous_response_id` is not the id of a response that is kept here"
@@ -52,8 +52,8 @@ class ResponsesDialect:
             )
         return kept.messages
 
-    def _find_item(self, tenant: str, item_id: str, param: str) -> InputItem:
-        found = self._store.find_item(tenant, item_id)
+    def _find_item(self, client: str, item_id: str, param: str) -> InputItem:
+        found = self._store.find_item(client, item_id)
         if found is None:
             raise InvalidRequest(
                 f"`{param}` refers to an item of a response that is not kept here"

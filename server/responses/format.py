@@ -10,6 +10,7 @@ import orjson
 from server.answer import Answer, Usage
 from server.choice import Delta, FinishReason
 from server.collected_message import CollectedMessage
+from server.errors import InvalidRequest
 from server.protocol import Message
 from server.responses.conversation import read_answer
 from server.responses.echo import echo_request
@@ -32,18 +33,23 @@ class Keeper:
     """Keeps one response. `conversation` is what it answers."""
 
     store: ResponseStore
-    tenant: str
+    client: str
     conversation: tuple[Message, ...]
 
     def keep(self, response: dict[str, Any]) -> None:
         """Keep it, or let it say that it is not kept."""
         output = response["output"]
+        try:
+            answer = read_answer(output)
+        except InvalidRequest:  # arguments that are JSON, and too large a number for us: 1e999
+            response["store"] = False
+            return
         kept = KeptResponse(
             orjson.dumps(response),
-            (*self.conversation, read_answer(output)),
+            (*self.conversation, answer),
             tuple(item["id"] for item in output),
         )
-        response["store"] = self.store.put(self.tenant, response["id"], kept)
+        response["store"] = self.store.put(self.client, response["id"], kept)
 
 
 class ResponsesFormat:
@@ -113,7 +119,7 @@ class ResponsesFormat:
         pending.append(self._events.encode(f"response.{status}", response=response))
         yield b"".join(pending)
 
-    def describe_failure(self, body: Mapping[str, Any]) -> bytes:
+    def describe_failure(self, body: Mapping[str, Any], status: int) -> bytes:
         """The error itself, then the end of the response, for which some clients wait."""
         error = body["error"]
         fields = {name: error[name] for name in ("code", "message", "param")}

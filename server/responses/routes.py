@@ -27,12 +27,12 @@ class ResponseNotFound(NotFound):
 def build_responses_router(state: ServerState, store: ResponseStore) -> APIRouter:
     router = APIRouter(prefix="/v1/responses")
 
-    def tenant_from(request: Request) -> str:
+    def client_from(request: Request) -> str:
         return client_of(request.headers)
 
     def find(request: Request, response_id: str) -> KeptResponse:
         """Raises: ResponseNotFound."""
-        kept = store.get(tenant_from(request), response_id)
+        kept = store.get(client_from(request), response_id)
         if kept is None:
             raise ResponseNotFound
         return kept
@@ -46,7 +46,7 @@ def build_responses_router(state: ServerState, store: ResponseStore) -> APIRoute
 
     @router.delete("/{response_id}")
     async def delete_response(request: Request, response_id: str) -> dict[str, Any]:
-        if not store.delete(tenant_from(request), response_id):
+        if not store.delete(client_from(request), response_id):
             raise ResponseNotFound
         return {"id": response_id, "object": "response", "deleted": True}
 

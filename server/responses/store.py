@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from server.body_data_url import BodyDataUrl
 from server.protocol import Message
 
-Key = tuple[str, str]  # tenant, id
+Key = tuple[str, str]  # client, id
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class _Held:
 
 
 class ResponseStore:
-    """Responses by tenant and id; the least recently used ones go first. Not thread-safe.
+    """Responses by client and id; the least recently used ones go first. Not thread-safe.
 
     Responses that go on with one another share the messages, whose bytes count once.
 
@@ -63,7 +63,7 @@ class ResponseStore:
         self._ttl_s = ttl_s
         self._now = now
         self._kept: OrderedDict[Key, KeptResponse] = OrderedDict()
-        self._ends: deque[tuple[float, Key]] = deque()  # in the order of their time
+        self._ends: OrderedDict[Key, float] = OrderedDict()  # in the order of their time
         self._items: dict[Key, Key] = {}  # an output item's key -> its response's
         self._held: dict[int, _Held] = {}  # by the id of the message
         self._num_bytes = 0
@@ -77,16 +77,16 @@ class ResponseStore:
         """What is held, about."""
         return self._num_bytes
 
-    def put(self, tenant: str, response_id: str, kept: KeptResponse) -> bool:
+    def put(self, client: str, response_id: str, kept: KeptResponse) -> bool:
         """Keep it, if it fits at all. Returns: whether it is kept."""
         self._forget_ended()
         held = [self._held.get(id(m)) or _Held(count_bytes(m)) for m in kept.messages]
         if len(kept.body) + sum(one.num_bytes for one in held) > self._max_bytes:
             return False
-        key = (tenant, response_id)
+        key = (client, response_id)
         self._kept[key] = kept
-        self._ends.append((self._now() + self._ttl_s, key))
-        self._items.update(((tenant, item_id), key) for item_id in kept.item_ids)
+        self._ends[key] = self._now() + self._ttl_s
+        self._items.update(((client, item_id), key) for item_id in kept.item_ids)
         self._num_bytes += len(kept.body)
         for message, one in zip(kept.messages, held, strict=True):
             self._num_bytes += 0 if one.num_users else one.num_bytes
@@ -96,35 +96,34 @@ class ResponseStore:
             self._remove(next(iter(self._kept)))
         return True
 
-    def get(self, tenant: str, response_id: str) -> KeptResponse | None:
+    def get(self, client: str, response_id: str) -> KeptResponse | None:
         self._forget_ended()
-        kept = self._kept.get((tenant, response_id))
+        kept = self._kept.get((client, response_id))
         if kept is not None:
-            self._kept.move_to_end((tenant, response_id))
+            self._kept.move_to_end((client, response_id))
         return kept
 
-    def find_item(self, tenant: str, item_id: str) -> dict[str, Any] | None:
+    def find_item(self, client: str, item_id: str) -> dict[str, Any] | None:
         """An output item of a kept response."""
-        _, response_id = self._items.get((tenant, item_id), ("", ""))
-        kept = self.get(tenant, response_id)
+        _, response_id = self._items.get((client, item_id), ("", ""))
+        kept = self.get(client, response_id)
         items = kept.output if kept is not None else []
         return next((item for item in items if item["id"] == item_id), None)
 
-    def delete(self, tenant: str, response_id: str) -> bool:
+    def delete(self, client: str, response_id: str) -> bool:
         """Returns: whether there was one."""
-        if self.get(tenant, response_id) is None:
+        if self.get(client, response_id) is None:
             return False
-        self._remove((tenant, response_id))
+        self._remove((client, response_id))
         return True
 
     def _forget_ended(self) -> None:
-        while self._ends and self._ends[0][0] <= self._now():
-            _, key = self._ends.popleft()
-            if key in self._kept:
-                self._remove(key)
+        while self._ends and self._ends[key := next(iter(self._ends))] <= self._now():
+            self._remove(key)
 
     def _remove(self, key: Key) -> None:
         kept = self._kept.pop(key)
+        del self._ends[key]
         for item_id in kept.item_ids:
             del self._items[key[0], item_id]
         self._num_bytes -= len(kept.body)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from server.body import MAX_MESSAGES
-from server.drawing import Drawing
 from server.errors import InvalidRequest
 from server.protocol import (
     MAX_TOOLS,
@@ -114,13 +113,10 @@ def _describe_instructions(body: ResponsesRequest) -> list[Message]:
 
 
 def _translate_request(body: ResponsesRequest, messages: list[Message]) -> ChatCompletionRequest:
-    drawing = {
-        name: getattr(body, name) for name in Drawing.model_fields if name in body.model_fields_set
-    }
     choice = _translate_choice(body)
     includes_logprobs = body.includes_logprobs
     return ChatCompletionRequest(
-        **drawing,
+        **body.given_drawing(),
         model=body.model,
         messages=messages,
         max_completion_tokens=body.max_output_tokens,

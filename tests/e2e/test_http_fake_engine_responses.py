@@ -296,3 +296,14 @@ async def test_kept_response_is_not_streamed_again():
     response_id = (await respond(server)).json()["id"]
     response = await server.request("GET", f"/v1/responses/{response_id}?stream=true")
     assert_error(response, 400, "unsupported_parameter", "stream")
+
+
+async def test_a_number_that_is_too_large_for_us_costs_nothing_but_the_keeping():
+    call = '<tool_call>\n{"name": "look", "arguments": {"a": 1e999}}\n</tool_call>'
+    tools = [{"type": "function", "name": "look", "parameters": {"type": "object"}}]
+    server = Server(make_chunk(call, finish="stop"))
+    body = {"model": "qwen", "input": "hi", "tools": tools}
+    response = await server.request("POST", "/v1/responses", json=body)
+    assert response.status_code == 200, response.text
+    assert response.json()["store"] is False
+    assert response.json()["output"][0]["arguments"] == '{"a": 1e999}'

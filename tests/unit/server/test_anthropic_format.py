@@ -196,10 +196,12 @@ def test_ids_differ():
     assert make_format().answer_id != make_format().answer_id
 
 
-@pytest.mark.parametrize("kind", ["invalid_request_error", "server_error"])
-def test_error_in_mid_stream(kind):
+@pytest.mark.parametrize(
+    ("kind", "status"), [("invalid_request_error", 400), ("server_error", 500)]
+)
+def test_error_in_mid_stream(kind, status):
     error = {"message": "the engine gave up", "type": kind, "param": None, "code": "engine_error"}
-    (event,) = read_events(make_format().describe_failure({"error": error}))
+    (event,) = read_events(make_format().describe_failure({"error": error}, status))
     written, golden = read_golden(f"stream_error_{kind}", event)
     assert written == golden
 

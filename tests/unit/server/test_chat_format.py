@@ -248,7 +248,7 @@ async def test_sources_of_the_items_are_told_if_the_answer_does() -> None:
 
 
 def test_a_failure_is_an_event_with_the_error() -> None:
-    assert make_format().describe_failure({"error": {"code": "x"}}) == (
+    assert make_format().describe_failure({"error": {"code": "x"}}, 500) == (
         b'data: {"error":{"code":"x"}}\n\n'
     )
 

@@ -240,7 +240,12 @@ def test_tokens_of_a_prompt_exist_and_are_none_of_media(renderer: Renderers) -> 
 
 
 @pytest.mark.parametrize(
-    ("sentence", "text"), [("", "</think>\n\n"), ("Enough.", "\n\nEnough.\n</think>\n\n")]
+    ("sentence", "text"),
+    [
+        ("", "</think>\n\n"),
+        ("Enough.", "\n\nEnough.\n</think>\n\n"),
+        ("够了 🙂", "\n\n够了 🙂\n</think>\n\n"),
+    ],
 )
 def test_thinking_is_ended_by_the_sentence_and_the_token(
     sentence: str, text: str, renderer: Renderers

@@ -88,7 +88,7 @@ async def stream(
     try:
         writes = [write async for write in writer.iterate_events(answer, deltas)]
     except EngineFailed as error:
-        writes = [writer.describe_failure(describe_error(error, "r").body)]
+        writes = [writer.describe_failure(describe_error(error, "r").body, 500)]
     return read_events(b"".join((*writes, writer.last_event)))
 
 
@@ -136,7 +136,7 @@ async def test_stream_that_fails_is_as_before():
     with pytest.raises(EngineFailed) as caught:
         async for write in writer.iterate_events(answer, answer.read([play(chunks)])):
             writes.append(write)
-    writes.append(writer.describe_failure(describe_error(caught.value, "r").body))
+    writes.append(writer.describe_failure(describe_error(caught.value, "r").body, 500))
     assert_golden("stream_failure", read_events(b"".join(writes)))
 
 

@@ -121,3 +121,11 @@ def test_store_of_no_bytes_is_off(max_bytes):
     store = ResponseStore(max_bytes, 60.0)
     assert store.is_on is bool(max_bytes)
     assert not store.put("tenant", "a", make_kept("a"))
+
+
+def test_what_is_gone_leaves_nothing_behind():
+    store = ResponseStore(size_of(make_kept("a")) + 10, 60.0)
+    for name in "abcd":
+        store.put("client", name, make_kept(name))
+    store.delete("client", "d")
+    assert not store._ends and not store._kept and not store._items and not store._held

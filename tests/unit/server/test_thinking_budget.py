@@ -139,3 +139,8 @@ async def test_closing_the_answer_aborts_what_runs():
             break
     await chunks.aclose()
     assert engine.aborted == ["r", "r-answer"]
+
+
+async def test_cached_tokens_are_told_for_a_budget_of_nothing_too():
+    engine = engine_with([replace(c, num_cached_tokens=3) for c in ANSWER])
+    assert max(c.num_cached_tokens for c in await read(engine, 0)) == 3
