@@ -7,19 +7,15 @@ new to them, and then the same ones again. Counted is the CPU time of all thread
 decoding with Pillow and resizing once take, without request, hashing, or cutting into patches.
 """
 
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,10 +24,9 @@ from PIL import Image
 from benchmarks.arguments import shared_parser
 from benchmarks.client import chat_body, user
 from benchmarks.pictures import ImageFormat, encode, image_part, photo, screenshot
-from benchmarks.preparation import ANSWER_MARK
 from benchmarks.report import Aim, Report, Sample, median_row
-from benchmarks.servers import log_tail
 from benchmarks.shapes import checkpoint
+from benchmarks.side_process import SideProcess, side_process
 from multimodal.options import MediaLimits, MediaOptions
 from multimodal.plan import plan_image
 from multimodal.preprocessor_config import PreprocessorConfig
@@ -69,31 +64,13 @@ class Times:
     floor: Sequence[float]
 
 
-class Preparer:
-    """The process that runs one side; see `benchmarks.preparation`."""
-
-    def __init__(self, process: subprocess.Popen[str], log: IO[bytes]) -> None:
-        self._process = process
-        self._log = log
-
-    def milliseconds(self, bodies: Sequence[Path]) -> list[float]:
-        """One after the other. Raises: RuntimeError with the end of the log if it has ended."""
-        assert self._process.stdin and self._process.stdout
-        print(json.dumps(list(map(str, bodies))), file=self._process.stdin, flush=True)
-        for line in self._process.stdout:
-            if line.startswith(ANSWER_MARK):
-                times_ms: list[float] = json.loads(line.removeprefix(ANSWER_MARK))
-                return times_ms
-        raise RuntimeError(log_tail(self._log))
-
-
 def main() -> None:
     arguments = shared_parser(__doc__).parse_args()
     folder = str(checkpoint(arguments.checkpoints, "2b").absolute())
     torch.set_num_threads(1)
     with (
-        preparer(Path(sys.executable), "benchmarks.our_preparation", folder) as ours,
-        preparer(arguments.stock_python, "benchmarks.stock_preparation", folder) as stock,
+        side_process(Path(sys.executable), "benchmarks.our_preparation", folder) as ours,
+        side_process(arguments.stock_python, "benchmarks.stock_preparation", folder) as stock,
     ):
         times = {case: measure(case, ours, stock) for case in cases()}
     report(times).print()
@@ -105,24 +82,7 @@ def cases() -> list[Case]:
     return [Case(size, *kind) for size in _SIZES for kind in kinds]
 
 
-@contextmanager
-def preparer(python: Path, module: str, folder: str) -> Iterator[Preparer]:
-    variables = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen(
-            [str(python), "-m", module, folder],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=os.environ | variables,
-        ) as process,
-    ):
-        yield Preparer(process, log)
-
-
-def measure(case: Case, ours: Preparer, stock: Preparer) -> Times:
+def measure(case: Case, ours: SideProcess, stock: SideProcess) -> Times:
     """One side prepares all pictures of the case, then the other; then both all of them again."""
     pictures = [case.encoded(seed) for seed in range(_NUM_PICTURES)]
     floor = [floor_ms(picture) for picture in pictures]
@@ -136,8 +96,9 @@ def measure(case: Case, ours: Preparer, stock: Preparer) -> Times:
     return Times(new, repeated, floor)
 
 
-def _in_turn(ours: Preparer, stock: Preparer, bodies: Sequence[Path]) -> list[Sample]:
-    return list(map(Sample, ours.milliseconds(bodies), stock.milliseconds(bodies)))
+def _in_turn(ours: SideProcess, stock: SideProcess, bodies: Sequence[Path]) -> list[Sample]:
+    paths = list(map(str, bodies))
+    return list(map(Sample, ours.ask(paths), stock.ask(paths)))
 
 
 def floor_ms(encoded: bytes) -> float:

@@ -23,7 +23,7 @@ import numpy as np
 from multimodal.errors import MediaCorrupt, MediaTooLarge, UnsupportedMedia
 from multimodal.options import MediaLimits
 from multimodal.plan import VideoHeader
-from multimodal.video_messages import LENGTH_BYTES, encode_message
+from multimodal.worker_messages import LENGTH_BYTES, encode_message
 
 _START_TIMEOUT_S = 60.0
 _POLL_S = 0.1  # how soon a cancelled job notices

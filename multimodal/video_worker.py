@@ -18,8 +18,6 @@ Rotation in the file's display matrix (phone videos) is applied by decord2. Fram
 """
 
 import gc
-import json
-import os
 import resource
 import sys
 from io import BytesIO
@@ -28,27 +26,27 @@ from typing import IO, Any
 import decord
 import numpy as np
 
-from multimodal.video_messages import LENGTH_BYTES, encode_message
+from multimodal.worker_messages import private_stdio, read_exactly, receive, send
 
 
 def main() -> None:
-    commands, answers = _private_stdio()
+    commands, answers = private_stdio()
     _confine(max_bytes=int(sys.argv[1]))
-    _send(answers, {"ready": True})
-    while (job := _receive(commands)) is not None:
+    send(answers, {"ready": True})
+    while (job := receive(commands)) is not None:
         _limit_cpu(job["cpu_s"])
         _decode(job, commands, answers)
         gc.collect()  # decord's calls leave cycles that hold the whole file
 
 
 def _decode(job: dict[str, Any], commands: IO[bytes], answers: IO[bytes]) -> None:
-    file = BytesIO(_read_exactly(commands, job["num_bytes"]))
+    file = BytesIO(read_exactly(commands, job["num_bytes"]))
     video = decord.VideoReader(file, ctx=decord.cpu(0), num_threads=job["num_threads"])
     first = _rgb(video[0])
     height, width, _ = first.shape
     fps = float(video.get_avg_fps())
-    _send(answers, {"num_frames": len(video), "fps": fps, "width": width, "height": height})
-    request = _receive(commands)
+    send(answers, {"num_frames": len(video), "fps": fps, "width": width, "height": height})
+    request = receive(commands)
     if request is None:
         return
     for index in request["indices"]:
@@ -68,13 +66,6 @@ def _rgb(frame: Any) -> np.ndarray:
     return np.ascontiguousarray(rows, dtype=np.uint8).reshape(height, width, 3)
 
 
-def _private_stdio() -> tuple[IO[bytes], IO[bytes]]:
-    """Standard input and output; what libraries print goes to standard error instead."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return sys.stdin.buffer, answers
-
-
 def _confine(max_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
     for nothing in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
@@ -87,27 +78,6 @@ def _limit_cpu(seconds: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     used = int(usage.ru_utime + usage.ru_stime) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, hard))
-
-
-def _send(stream: IO[bytes], message: dict[str, Any]) -> None:
-    stream.write(encode_message(message))
-    stream.flush()
-
-
-def _receive(stream: IO[bytes]) -> dict[str, Any] | None:
-    """The next message, or None if the parent has closed the pipe."""
-    length = stream.read(LENGTH_BYTES)
-    if len(length) < LENGTH_BYTES:
-        return None
-    message: dict[str, Any] = json.loads(_read_exactly(stream, int.from_bytes(length, "big")))
-    return message
-
-
-def _read_exactly(stream: IO[bytes], num_bytes: int) -> bytes:
-    data = stream.read(num_bytes)
-    if len(data) != num_bytes:
-        raise EOFError
-    return data
 
 
 if __name__ == "__main__":

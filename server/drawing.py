@@ -17,7 +17,7 @@ _INT31 = 2**31 - 1  # the engine has `top_k` and priorities in 32 bits
 _INT64 = 2**63
 
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]
-StopStrings = Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)]
+StopList = Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)]
 _LOGIT_BIAS = {
     "type": "object",
     "propertyNames": {"pattern": "^[0-9]{1,9}$"},
@@ -79,7 +79,7 @@ class Drawing(BodyModel):
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
     stop: Annotated[
         list[str] | None,
-        BeforeValidator(_check_stop, json_schema_input_type=StopString | StopStrings | None),
+        BeforeValidator(_check_stop, json_schema_input_type=StopString | StopList | None),
     ] = Field(default=None, description="a single string becomes a list")
     stop_token_ids: list[Annotated[int, Field(ge=0, le=_INT31)]] | None = Field(
         default=None, max_length=MAX_STOP_TOKENS
@@ -117,6 +117,11 @@ class Drawing(BodyModel):
     def token_limit(self) -> int | None:
         """The most tokens of one answer, as far as the request says."""
         return self.max_tokens
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """None: none; k: the drawn token and the k most likely ones."""
+        return None
 
     @property
     def includes_usage(self) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -45,10 +45,7 @@ class Preparation:
         request, model_info = ask.request, self._backend.engine.model_info
         check_model(request.model, model_info.name)
         sampling = resolve_sampling(
-            request,
-            request.num_logprobs,
-            self._renderer.generation_defaults,
-            model_info.max_model_len,
+            request, self._renderer.generation_defaults, model_info.max_model_len
         )
         if isinstance(request, ChatCompletionRequest):
             thinking = self._resolve_thinking(request, ask.prefers_no_thinking)
@@ -126,17 +123,18 @@ class Preparation:
                 )
         usage = count_prompts([prompt.expanded for prompt in prompts])
         self._count_prompt(usage)
-        readers = [self._make_reader(ask, index, request) for index, request in enumerate(requests)]
+        names = _find_tool_names(ask)
+        readers = [self._make_reader(ask, names, *numbered) for numbered in enumerate(requests)]
         return PreparedAnswer(
             Answer(usage, readers, num_prompts=len(prompts), tells_sources=tells_sources),
             tuple(requests),
             self._make_budget(prompts[0].thinking),
         )
 
-    def _make_reader(self, ask: Ask, index: int, engine_request: EngineRequest) -> ChoiceReader:
+    def _make_reader(
+        self, ask: Ask, tool_names: Collection[str], index: int, engine_request: EngineRequest
+    ) -> ChoiceReader:
         request, close_id = ask.request, self._renderer.close_id
-        tools = usable_tools(request) if isinstance(request, ChatCompletionRequest) else []
-        names = {tool.function.name for tool in tools}
         included = bool(request.include_stop_str_in_output)
         splitter = None
         if engine_request.starts_in_reasoning and close_id is not None:
@@ -146,7 +144,7 @@ class Preparation:
             splitter=splitter,
             stops=StopStrings(request.stop, included=included) if request.stop else None,
             min_tokens=engine_request.sampling.min_tokens,
-            tools=ToolCallParser(names, _make_call_id) if names else None,
+            tools=ToolCallParser(tool_names, _make_call_id) if tool_names else None,
         )
 
     def _make_budget(self, thinking: Thinking) -> ThinkingBudget | None:
@@ -190,6 +188,12 @@ class Preparation:
         tokens.labels("text").inc(usage.num_tokens - num_media_tokens)
         tokens.labels("image").inc(usage.num_image_tokens)
         tokens.labels("video").inc(usage.num_video_tokens)
+
+
+def _find_tool_names(ask: Ask) -> set[str]:
+    if not isinstance(ask.request, ChatCompletionRequest):
+        return set()
+    return {tool.function.name for tool in usable_tools(ask.request)}
 
 
 def _make_call_id() -> str:

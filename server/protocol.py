@@ -136,14 +136,14 @@ class NamedToolChoice(BodyModel):
     function: NamedFunction
 
 
-def _tag_choice(value: object) -> str:
+def tag_choice(value: object) -> str:
     return "<str>" if isinstance(value, str) else "<function>"
 
 
 ToolChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<str>")]
     | Annotated[NamedToolChoice, Tag("<function>")],
-    Discriminator(_tag_choice),
+    Discriminator(tag_choice),
 ]
 
 
@@ -284,5 +284,4 @@ class ChatCompletionRequest(Drawing):
 
     @property
     def num_logprobs(self) -> int | None:
-        """None: none; k: the drawn token and the k most likely ones."""
         return (self.top_logprobs or 0) if self.logprobs else None

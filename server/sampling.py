@@ -22,7 +22,6 @@ _NEUTRAL: Mapping[str, float] = {
 
 def resolve_sampling(
     request: Drawing,
-    num_logprobs: int | None,
     defaults: Mapping[str, Any],
     max_model_len: int,
 ) -> SamplingOptions:
@@ -46,7 +45,7 @@ def resolve_sampling(
         min_tokens=request.min_tokens or 0,
         ignore_eos=bool(request.ignore_eos),
         logit_bias={int(token): bias for token, bias in (request.logit_bias or {}).items()},
-        num_logprobs=num_logprobs,
+        num_logprobs=request.num_logprobs,
     )
 
 

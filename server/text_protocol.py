@@ -76,5 +76,4 @@ class CompletionRequest(Drawing):
 
     @property
     def num_logprobs(self) -> int | None:
-        """None: none; k: the drawn token and the k most likely ones."""
         return self.logprobs

@@ -20,7 +20,7 @@ from typing import Any
 from blake3 import blake3
 from huggingface_hub import snapshot_download
 
-from multimodal.video_messages import LENGTH_BYTES, encode_message
+from multimodal.worker_messages import LENGTH_BYTES, encode_message
 from server.errors import InvalidRequest, Overloaded
 from server.grammar.output_grammar import OutputGrammar
 

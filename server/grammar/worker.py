@@ -36,7 +36,7 @@ import numpy as np
 import xgrammar as xgr
 from transformers import AutoTokenizer
 
-from multimodal.video_messages import LENGTH_BYTES, encode_message
+from multimodal.worker_messages import private_stdio, receive, send
 
 _CACHE_BYTES = 128 * 1024**2  # of compiled rules that several grammars share
 _MAX_STACK_BYTES = 4 * 1024**2  # half of the engine's
@@ -98,10 +98,10 @@ class Vocabulary:
 
 def main() -> None:
     folder, vocab_size, timeout_s, max_bytes = sys.argv[1:]
-    commands, answers = _private_stdio()
+    commands, answers = private_stdio()
     vocabulary = Vocabulary(folder, int(vocab_size))
     busy = mmap.mmap(-1, 1)  # shared with the child
-    _send(answers, {"ready": True})
+    send(answers, {"ready": True})
     while True:
         child = os.fork()
         if child == 0:
@@ -114,7 +114,7 @@ def main() -> None:
             return  # the parent has closed the pipe
         if busy[0]:
             busy[0] = 0
-            _send(answers, _describe_death(status, timeout_s, int(max_bytes)))
+            send(answers, _describe_death(status, timeout_s, int(max_bytes)))
 
 
 def _work(
@@ -128,13 +128,13 @@ def _work(
     """The child's life; ends when the parent closes the pipe."""
     start = trial.memory.count()
     _confine(trial.memory.count_reserved() + max_bytes)
-    while (job := _receive(commands)) is not None:
+    while (job := receive(commands)) is not None:
         busy[0] = 1
         signal.setitimer(signal.ITIMER_PROF, timeout_s)  # nobody handles it: it ends the process
         answer = trial.judge(job["structural_tag"])
         signal.setitimer(signal.ITIMER_PROF, 0)
         busy[0] = 0
-        _send(answers, answer)
+        send(answers, answer)
         if trial.memory.count() - start > max_bytes // 2:
             os._exit(_RECYCLED)
 
@@ -362,27 +362,6 @@ def _capture_stderr() -> int:
         os.set_blocking(pipe, False)
     os.dup2(writing, sys.stderr.fileno())
     return reading
-
-
-def _private_stdio() -> tuple[IO[bytes], IO[bytes]]:
-    """Standard input and output; what libraries print goes to standard error instead."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return sys.stdin.buffer, answers
-
-
-def _send(stream: IO[bytes], message: dict[str, Any]) -> None:
-    stream.write(encode_message(message))
-    stream.flush()
-
-
-def _receive(stream: IO[bytes]) -> dict[str, Any] | None:
-    """The next message, or None if the parent has closed the pipe."""
-    length = stream.read(LENGTH_BYTES)
-    if len(length) < LENGTH_BYTES:
-        return None
-    message: dict[str, Any] = json.loads(stream.read(int.from_bytes(length, "big")))
-    return message
 
 
 if __name__ == "__main__":

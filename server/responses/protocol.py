@@ -16,6 +16,7 @@ from server.protocol import (
     NamedSchema,
     Reasoning,
     TextFormat,
+    tag_choice,
 )
 
 MAX_METADATA = 16  # pairs; this and the two lengths are OpenAI's
@@ -210,14 +211,10 @@ class FunctionChoice(BodyModel):
     name: FunctionName
 
 
-def _tag_choice(value: object) -> str:
-    return "<str>" if isinstance(value, str) else "<function>"
-
-
 FunctionToolChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<str>")]
     | Annotated[FunctionChoice, Tag("<function>")],
-    Discriminator(_tag_choice),
+    Discriminator(tag_choice),
 ]
 
 

@@ -9,7 +9,7 @@ from tests.fake_backend import make_body, parse_chat
 
 def resolve(defaults=(), **fields) -> SamplingOptions:
     request = parse_chat(orjson.dumps(make_body(**fields)))
-    return resolve_sampling(request, request.num_logprobs, dict(defaults), max_model_len=100)
+    return resolve_sampling(request, dict(defaults), max_model_len=100)
 
 
 def test_nothing_said_is_neutral():

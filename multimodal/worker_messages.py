@@ -1,0 +1,46 @@
+"""Messages between the server and its worker processes: a length, then JSON.
+
+The worker's side is here as well: it talks over its standard streams.
+"""
+
+import json
+import os
+import sys
+from typing import IO, Any
+
+LENGTH_BYTES = 4  # big-endian
+
+
+def encode_message(message: dict[str, Any]) -> bytes:
+    """The message with its length in front."""
+    encoded = json.dumps(message).encode()
+    return len(encoded).to_bytes(LENGTH_BYTES, "big") + encoded
+
+
+def private_stdio() -> tuple[IO[bytes], IO[bytes]]:
+    """Standard input and output; what libraries print goes to standard error instead."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return sys.stdin.buffer, answers
+
+
+def send(stream: IO[bytes], message: dict[str, Any]) -> None:
+    stream.write(encode_message(message))
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> dict[str, Any] | None:
+    """The next message, or None if the parent has closed the pipe."""
+    length = stream.read(LENGTH_BYTES)
+    if len(length) < LENGTH_BYTES:
+        return None
+    message: dict[str, Any] = json.loads(read_exactly(stream, int.from_bytes(length, "big")))
+    return message
+
+
+def read_exactly(stream: IO[bytes], num_bytes: int) -> bytes:
+    """Raises: EOFError."""
+    data = stream.read(num_bytes)
+    if len(data) != num_bytes:
+        raise EOFError
+    return data
