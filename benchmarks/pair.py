@@ -1,8 +1,6 @@
 """Both servers, alive at once and asked in turn: while one works, the other is idle."""
 
 import random
-import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +10,7 @@ from benchmarks.arguments import Arguments
 from benchmarks.cache import CacheFolders
 from benchmarks.client import ChatClient
 from benchmarks.report import Sample
-from benchmarks.servers import EngineNumbers, our_launch, running, stock_launch
+from benchmarks.servers import EngineNumbers, end_on_sigterm, our_launch, running, stock_launch
 from benchmarks.shapes import checkpoint
 
 T = TypeVar("T")
@@ -63,11 +61,8 @@ class Pair:
 def running_pair(
     arguments: Arguments, cache: CacheFolders, max_connections: int = 1
 ) -> Iterator[Pair]:
-    """Both started with the same checkpoint; `max_connections` as in `ChatClient`.
-
-    From here on a SIGTERM ends the servers before it ends this process.
-    """
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    """Both started with the same checkpoint; `max_connections` as in `ChatClient`."""
+    end_on_sigterm()
     folder = checkpoint(arguments.checkpoints, arguments.shape)
     numbers = EngineNumbers()
     launches = (
@@ -75,6 +70,8 @@ def running_pair(
         stock_launch(arguments.stock_python, folder, numbers),
     )
     with ExitStack() as stack:
-        urls = [stack.enter_context(running(launch)) for launch in launches]
-        ours, stock = (stack.enter_context(ChatClient(url, max_connections)) for url in urls)
+        servers = [stack.enter_context(running(launch)) for launch in launches]
+        ours, stock = (
+            stack.enter_context(ChatClient(server.base_url, max_connections)) for server in servers
+        )
         yield Pair(ours, stock)

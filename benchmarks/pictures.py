@@ -47,20 +47,20 @@ def screenshot(seed: int, width: int, height: int) -> Image.Image:
     return image
 
 
-def encode(image: Image.Image, image_format: ImageFormat) -> bytes:
-    """JPEG of quality 90, or PNG as Pillow writes it by default."""
+def encode(image: Image.Image, image_format: ImageFormat, compress_level: int = 6) -> bytes:
+    """JPEG of quality 90, or PNG, by default of the level that Pillow uses."""
     file = BytesIO()
-    image.save(file, image_format, quality=_JPEG_QUALITY)
+    image.save(file, image_format, quality=_JPEG_QUALITY, compress_level=compress_level)
     return file.getvalue()
 
 
-def data_url(data: bytes, image_format: ImageFormat) -> str:
-    return f"data:{_MIME[image_format]};base64,{base64.b64encode(data).decode()}"
+def data_url(data: bytes, mime: str) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
 def image_part(data: bytes, image_format: ImageFormat) -> dict[str, object]:
     """A content part of a chat message."""
-    return {"type": "image_url", "image_url": {"url": data_url(data, image_format)}}
+    return {"type": "image_url", "image_url": {"url": data_url(data, _MIME[image_format])}}
 
 
 def _color(generator: random.Random, low: int, high: int) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -46,6 +47,22 @@ class Launch:
     command: Sequence[str]
     variables: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def command_line(self) -> str:
+        """Both as one command, for other programs that start servers."""
+        variables = [f"{name}={value}" for name, value in self.variables.items()]
+        line = shlex.join(["env", *variables, *self.command] if variables else self.command)
+        return line.replace("'{port}'", "{port}")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One that answers. `ready_s`: from the creation of its process to the first 200."""
+
+    base_url: str
+    pid: int
+    ready_s: float
+
 
 def our_launch(checkpoint: Path, numbers: EngineNumbers, cache: Mapping[str, str]) -> Launch:
     """Ours, of the environment that runs the benchmark. `cache`: see `CacheFolders.variables`."""
@@ -79,36 +96,50 @@ def stock_launch(python: Path, checkpoint: Path, numbers: EngineNumbers) -> Laun
         "--limit-mm-per-prompt": json.dumps(_STOCK_LIMITS),
     }
     variables = {
-        "VLLM_CPU_KVCACHE_SPACE": str(numbers.kv_cache_gib),
+        **_stock_variables(numbers),
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0)))),
         "OMP_WAIT_POLICY": "PASSIVE",
-        "PYTHONSAFEPATH": "1",  # nothing of this folder is imported by chance
     }
-    module = ["-m", "vllm.entrypoints.openai.api_server"]
     switches = ["--enforce-eager", "--skip-mm-profiling"]
-    return Launch([str(python.absolute()), *module, *switches, *_flags(options)], variables)
+    return Launch([*_stock_program(python), *switches, *_flags(options)], variables)
+
+
+def default_stock_launch(python: Path, checkpoint: Path, numbers: EngineNumbers) -> Launch:
+    """Stock vLLM as it starts by itself, but for the size of the KV cache."""
+    options = {
+        "--model": checkpoint.absolute(),
+        "--served-model-name": MODEL_NAME,
+        "--host": "127.0.0.1",
+        "--port": "{port}",
+    }
+    return Launch([*_stock_program(python), *_flags(options)], _stock_variables(numbers))
 
 
 @contextmanager
-def running(launch: Launch, timeout_s: float = _START_TIMEOUT_S) -> Iterator[str]:
-    """A server that answers `/health`, as its base URL; its process group is ended as a whole.
+def running(launch: Launch, timeout_s: float = _START_TIMEOUT_S) -> Iterator[Server]:
+    """A server that answers `/health`; its process group is ended as a whole.
 
     Raises: RuntimeError with the end of its log if it ends or takes too long.
     """
     command = " ".join(launch.command)
     port = _free_port()
     base_url = f"http://127.0.0.1:{port}"
+    started_s = time.perf_counter()
     with tempfile.TemporaryFile() as log, _process(launch, port, log) as process:
-        deadline = time.monotonic() + timeout_s
         while not _is_healthy(f"{base_url}/health"):
             if process.poll() is not None:
                 raise RuntimeError(
                     f"ended with status {process.returncode}: {command}\n{log_tail(log)}"
                 )
-            if time.monotonic() > deadline:
+            if time.perf_counter() - started_s > timeout_s:
                 raise RuntimeError(f"not ready after {timeout_s:g} s: {command}\n{log_tail(log)}")
             time.sleep(_POLL_INTERVAL_S)
-        yield base_url
+        yield Server(base_url, process.pid, time.perf_counter() - started_s)
+
+
+def end_on_sigterm() -> None:
+    """From here on a SIGTERM ends the servers before it ends this process."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 @contextmanager
@@ -133,6 +164,17 @@ def _process(launch: Launch, port: int, log: IO[bytes]) -> Iterator[subprocess.P
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(_SERVER_PREFIXES)}
     return {**inherited, "HF_HUB_OFFLINE": "1", **variables}
+
+
+def _stock_program(python: Path) -> list[str]:
+    return [str(python.absolute()), "-m", "vllm.entrypoints.openai.api_server"]
+
+
+def _stock_variables(numbers: EngineNumbers) -> dict[str, str]:
+    return {
+        "VLLM_CPU_KVCACHE_SPACE": str(numbers.kv_cache_gib),
+        "PYTHONSAFEPATH": "1",  # nothing of this folder is imported by chance
+    }
 
 
 def _flags(options: Mapping[str, object]) -> list[str]:

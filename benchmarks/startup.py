@@ -2,56 +2,51 @@
 
     python -m benchmarks.startup \\
         --command '.venv/bin/qwen3vl-serve serve demo --port {port}' \\
-        --vs 'STOCK/bin/python -m vllm.entrypoints.openai.api_server --model DIR --port {port} ...'
+        --vs 'env VLLM_CPU_KVCACHE_SPACE=1 STOCK/bin/vllm serve DIR --port {port} --enforce-eager'
 
 `{port}` is replaced by a free port. A start counts from the process's creation to the first 200,
 which both servers give when the model is loaded. The first round warms the page cache and is left
-out. The last line is one JSON document; seconds in all `_s`.
+out. What this process has of `VLLM_` and `QWEN3VL_` variables reaches neither of the two.
 """
 
 import argparse
-import json
-import os
 import shlex
-import statistics
 import sys
-import time
 
-from benchmarks.servers import Launch, running
+from benchmarks.report import Aim, Report, Sample, median_row
+from benchmarks.servers import Launch, end_on_sigterm, running
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--command", required=True)
-    parser.add_argument("--vs", required=True)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--command", required=True, help="ours")
+    parser.add_argument("--vs", required=True, help="stock, or whatever it is compared with")
     parser.add_argument("--rounds", type=int, default=3, help="measured rounds, after a warm-up")
     parser.add_argument("--timeout-s", type=float, default=600.0)
+    parser.add_argument("--min-ratio", type=float, help="the aim: so many times sooner")
     arguments = parser.parse_args()
-    commands = {"ours": arguments.command, "vs": arguments.vs}
-    times: dict[str, list[float]] = {name: [] for name in commands}
+    end_on_sigterm()
+    samples = []
     for index in range(arguments.rounds + 1):
-        for name, command in commands.items():
-            elapsed_s = measure_start(command, arguments.timeout_s)
-            print(f"round {index} {name}: {elapsed_s:.1f} s", file=sys.stderr)
-            if index > 0:
-                times[name].append(elapsed_s)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    result = {
-        "commands": commands,
-        "start_s": times,
-        "median_start_s": medians,
-        "ratio_vs_to_ours": medians["vs"] / medians["ours"],
-        "num_cores": len(os.sched_getaffinity(0)),
-    }
-    print(json.dumps(result))
+        ours_s, stock_s = (
+            measure_start(command, arguments.timeout_s)
+            for command in (arguments.command, arguments.vs)
+        )
+        print(f"round {index}: {ours_s:.1f} s, vs {stock_s:.1f} s", file=sys.stderr)
+        samples.append(Sample(ours_s, stock_s))
+    report(samples[1:], arguments.min_ratio).print()
 
 
 def measure_start(command: str, timeout_s: float) -> float:
     """Seconds until the server is ready. Raises: RuntimeError if it ends or takes too long."""
-    launch = Launch(shlex.split(command), os.environ)
-    started = time.perf_counter()
-    with running(launch, timeout_s):
-        return time.perf_counter() - started
+    with running(Launch(shlex.split(command)), timeout_s) as server:
+        return server.ready_s
+
+
+def report(samples: list[Sample], min_ratio: float | None) -> Report:
+    row = median_row("start to ready", samples, "s")
+    aims = [] if min_ratio is None else [Aim("start, times sooner", row.ratio, min_ratio)]
+    return Report("startup", [row], aims)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: `qwen3vl-serve serve MODEL`, `qwen3vl-serve check MODEL`."""
+"""The command line: `qwen3vl-serve serve MODEL`, `... check MODEL`, `... bench`."""
 
 import argparse
 import sys
@@ -19,6 +19,9 @@ _POSITIONAL = "engine.model"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the process's exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["bench"]:  # it has a parser of its own, and needs none of the settings
+        return _bench(argv[1:])
     arguments = _parser().parse_args(argv)
     set_library_defaults()
     if arguments.command == "check":
@@ -36,6 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from server.serve import serve
 
     return serve(settings)
+
+
+def _bench(argv: Sequence[str]) -> int:
+    try:
+        from benchmarks.load.cli import main
+    except ModuleNotFoundError as error:
+        return _refuse(f"no module {error.name}: pip install 'qwen3vl-serve[bench]'")
+    return main(argv)
 
 
 def _refuse(message: str) -> int:
@@ -71,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
             # Flags carry no group: the names of all settings differ.
             flag = "--" + name.split(".")[1].replace("_", "-")
             serve.add_argument(flag, dest=name, metavar="VALUE", help=help_text)
+    commands.add_parser("bench", help="load-test a server, or two side by side")
     check = commands.add_parser("check", help="compare a checkpoint's answers with transformers'")
     check.add_argument("model", metavar="MODEL", help="local folder or Hugging Face name")
     return parser
