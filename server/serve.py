@@ -20,6 +20,7 @@ from demo.embedded import EMBEDDED_CHECKPOINT
 from server.app import create_app
 from server.engine import EngineDead
 from server.metrics import Metrics
+from server.profiler import allow_tracing
 from server.settings import EMBEDDED_MODEL, Settings
 from server.state import Backend, ServerState
 
@@ -70,6 +71,8 @@ def _locate_model(model: str) -> str:
 async def _serve(settings: Settings, model: str) -> int:
     from server.vllm_engine import starts_by_fork  # imports vLLM
 
+    if settings.server.profile_dir is not None:
+        allow_tracing()
     state = ServerState(settings)
     load = partial(_load_backend, settings, model, state.metrics)
     if starts_by_fork(settings.engine):
@@ -115,7 +118,8 @@ class _Server(uvicorn.Server):
 async def _load_backend(settings: Settings, model: str, metrics: Metrics) -> Backend:
     from server.vllm_engine import start_engine
 
-    engine = await start_engine(model, settings.engine, settings.cache)
+    profile_dir = settings.server.profile_dir
+    engine = await start_engine(model, settings.engine, settings.cache, profile_dir)
     try:
         backend = _assemble(settings, model, engine, metrics)
     except BaseException:

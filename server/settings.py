@@ -95,6 +95,10 @@ class ServerSettings(_Group):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log lines that are written."
     )
+    profile_dir: Path | None = Field(
+        default=None,
+        description="Folder for traces; every client may then take them, by `/start_profile`.",
+    )
 
 
 class MediaSettings(_Group):

@@ -14,6 +14,7 @@ from server.engine import Engine
 from server.errors import NotReady, Overloaded
 from server.media_fetch import MediaFetcher
 from server.metrics import metrics_of
+from server.profiler import Profiler
 from server.settings import Settings
 
 if TYPE_CHECKING:  # both import transformers, which takes seconds
@@ -49,11 +50,14 @@ class ServerState:
         backend: None while the model is loading.
         load_failed, engine_died: the process should exit.
         is_draining: no further requests are accepted.
+        profiler: None unless `server.profile_dir` is set.
     """
 
     def __init__(self, settings: Settings, registry: CollectorRegistry = REGISTRY) -> None:
         self.settings = settings
         self.metrics = metrics_of(registry)
+        profile_dir = settings.server.profile_dir
+        self.profiler = None if profile_dir is None else Profiler(profile_dir)
         self.backend: Backend | None = None
         self.load_failed = False
         self.engine_died = False
@@ -95,6 +99,8 @@ class ServerState:
             raise NotReady("the server is shutting down", "shutting_down") from None
 
     async def close(self) -> None:
+        if self.profiler is not None:
+            await self.profiler.close()
         if self.backend is not None:
             await self.backend.close()
 

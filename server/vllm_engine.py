@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import torch._dynamo
 from vllm import SamplingParams
-from vllm.config import ECTransferConfig, VllmConfig
+from vllm.config import ECTransferConfig, ProfilerConfig, VllmConfig
 from vllm.config.ec_manager_config import EncoderCacheManagerConfig
 from vllm.config.structured_outputs import StructuredOutputsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -115,6 +115,18 @@ class VllmEngine:
         except EngineDeadError as error:
             raise EngineDead("the engine has stopped") from error
 
+    async def start_profile(self, max_iterations: int | None = None) -> None:
+        try:
+            await self._llm.start_profile(max_iterations=max_iterations)
+        except EngineDeadError as error:
+            raise EngineDead("the engine has stopped") from error
+
+    async def stop_profile(self) -> None:
+        try:
+            await self._llm.stop_profile()
+        except EngineDeadError as error:
+            raise EngineDead("the engine has stopped") from error
+
     def _read_report(self, report: Mapping[str, Any]) -> None:
         """What the engine's cache says after a step, in the event loop."""
         self._cache.tiers.set_bypassed(report["bypassed"])
@@ -173,10 +185,15 @@ def starts_by_fork(settings: EngineSettings) -> bool:
 
 
 async def start_engine(
-    model: str, settings: EngineSettings, cache_settings: CacheSettings
+    model: str,
+    settings: EngineSettings,
+    cache_settings: CacheSettings,
+    profile_dir: Path | None = None,
 ) -> VllmEngine:
     """Start the engine and wait until it answers.
 
+    Args:
+        profile_dir: where it may be asked to write profiles; None: nowhere.
     Raises: RuntimeError if the model class in use is not ours; whatever vLLM raises for a model or
         settings that it cannot start.
     """
@@ -188,6 +205,8 @@ async def start_engine(
     )
     cache = VisionCache(config)
     args = _engine_args(model, settings, cache.config, cache_settings.device_bytes)
+    if profile_dir is not None:
+        args.profiler_config = _profiler_config(profile_dir)
     if _is_cpu(settings) and args.enforce_eager:
         _disable_compilation()
     os.environ["VLLM_RPC_BASE_PATH"] = run_folder.name  # vLLM leaves its sockets behind
@@ -260,6 +279,16 @@ def _engine_args(
             encoder_cache_manager_cls="multimodal.vllm_encoder_cache.VisionEncoderCacheManager",
             manager_config={"device_bytes": device_bytes},
         ),
+    )
+
+
+def _profiler_config(directory: Path) -> ProfilerConfig:
+    """Until a profile is started, it costs nothing.
+
+    This process is left to py-spy: little of torch runs in it, and its record has no bound.
+    """
+    return ProfilerConfig(
+        profiler="torch", torch_profiler_dir=str(directory.absolute()), ignore_frontend=True
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 
 from server.engine import EngineDead, EngineRequest, GenerationChunk, ModelInfo
 
@@ -31,7 +32,9 @@ class FakeEngine:
         scripts: one for each further request, instead of `script`.
         requests: what was asked for, in order.
         aborted: ids of the requests whose iterator was closed before the script's end.
-        is_dead: `check_health` raises.
+        is_dead: `check_health` and profiles raise.
+        profiles: what was done about them in turn, `start 50` and `stop`.
+        trace_path: file that `stop_profile` writes.
     """
 
     def __init__(self, script: Sequence[Step] = (), **info) -> None:
@@ -40,6 +43,8 @@ class FakeEngine:
         self.requests: list[EngineRequest] = []
         self.aborted: list[str] = []
         self.is_dead = False
+        self.profiles: list[str] = []
+        self.trace_path: Path | None = None
         self.has_started = asyncio.Event()
         self._info = ModelInfo(
             **{"name": "qwen", "max_model_len": 100, "implementation": OWN_MODEL, **info}
@@ -70,6 +75,16 @@ class FakeEngine:
     async def check_health(self) -> None:
         if self.is_dead:
             raise EngineDead
+
+    async def start_profile(self, max_iterations: int | None = None) -> None:
+        await self.check_health()
+        self.profiles.append(f"start {max_iterations}")
+
+    async def stop_profile(self) -> None:
+        await self.check_health()
+        self.profiles.append("stop")
+        if self.trace_path is not None:
+            self.trace_path.write_text("{}")
 
     async def shutdown(self) -> None:
         pass

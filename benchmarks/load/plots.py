@@ -33,6 +33,10 @@ _MAX_TICKS = 6
 _MAX_LINEAR_STEPS = 5
 # Of an axis of times, from end to end, so that what hardly varies looks like it.
 _LEAST_SPAN = 1.6
+# By the longest time. Chunks that come at once must not squeeze the rest of a distribution; among
+# requests, one that fails at once must not be left out.
+_LEAST_X = 1e-3
+_LEAST_Y = 1e-6
 _CDF_METRICS: tuple[MetricName, ...] = ("ttft", "tpot", "itl", "e2e")
 _CURVE_METRICS: tuple[MetricName, ...] = ("ttft", "e2e")
 _CURVE_STATS: tuple[tuple[StatName, str], ...] = (("p50", "-"), ("p99", "--"))
@@ -141,7 +145,7 @@ def _load_curves(result: Result) -> Plot | None:
         axes.set_ylabel(METRIC_NAMES[metric])
     panels[1].set_xlabel("answered requests per second")
     caption = (
-        "Latency against throughput; a point for each load, with its number. "
+        "Latency against throughput; points are loads, numbered above p99. "
         "Further right and lower is better."
     )
     return Plot(_finished(panels[0], columns=2), caption)
@@ -161,7 +165,9 @@ def _load_curve(
     color = COLORS[target % len(COLORS)]
     label = f"{result.targets[target].name}, {stat}"
     axes.plot(rates, values, line_style, color=color, marker="o", markersize=3, label=label)
-    for number, rate, value in zip(numbers, rates, values, strict=True):
+    # The median of the same load is right below.
+    labelled = zip(numbers, rates, values, strict=True) if stat == "p99" else ()
+    for number, rate, value in labelled:
         axes.annotate(
             str(number), (rate, value), (0, 4), textcoords="offset points", ha="center", color=INK
         )
@@ -281,8 +287,9 @@ def _mark_steps(panels: Sequence[Axes], records: Sequence[RequestRecord], num_st
 def _time_axis(axis: XAxis | YAxis) -> None:
     """Logarithmic if that leaves at least two round times to name."""
     low_s, high_s = axis.get_data_interval()
-    if not 0 < low_s <= high_s:
+    if not 0 <= low_s <= high_s or high_s == 0:
         return
+    low_s = max(low_s, high_s * (_LEAST_X if isinstance(axis, XAxis) else _LEAST_Y))
     spare = max(1.1, math.sqrt(_LEAST_SPAN * low_s / high_s))
     low_s, high_s = low_s / spare, high_s * spare
     ticks = _round_times(low_s, high_s)
@@ -299,7 +306,7 @@ def _time_axis(axis: XAxis | YAxis) -> None:
 def _round_times(low_s: float, high_s: float) -> Sequence[float]:
     """Few enough that their names have room."""
     ticks: list[float] = []
-    for parts in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+    for parts in ((1, 2, 5), (1, 3), (1,)):
         times = [10.0**power * part for power in range(-6, 6) for part in parts]
         ticks = [time for time in times if low_s <= time <= high_s]
         if len(ticks) <= _MAX_TICKS:

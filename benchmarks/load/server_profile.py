@@ -10,7 +10,14 @@ import orjson
 from benchmarks.load.bench_error import BenchError
 from benchmarks.load.options import ProfileTool
 
-_TIMEOUT = aiohttp.ClientTimeout(total=300)  # a torch trace is written for minutes
+_TIMEOUT = aiohttp.ClientTimeout(
+    total=600
+)  # the engine stands still while torch's trace is written
+# Torch records some 5,000 events a step of the engine, which fill memory and take 0.3 s to write.
+_START: Mapping[ProfileTool, Mapping[str, object]] = {
+    "torch": {"tool": "torch", "max_iterations": 50},
+    "py-spy": {"tool": "py-spy"},
+}
 
 
 @asynccontextmanager
@@ -27,7 +34,7 @@ async def profiled(
     if tool is None:
         yield files
         return
-    await _post(session, f"{base_url}/start_profile", {"tool": tool})
+    await _post(session, f"{base_url}/start_profile", _START[tool])
     try:
         yield files
     finally:
@@ -36,7 +43,7 @@ async def profiled(
 
 
 async def _post(
-    session: aiohttp.ClientSession, url: str, body: Mapping[str, str]
+    session: aiohttp.ClientSession, url: str, body: Mapping[str, object]
 ) -> Mapping[str, Any]:
     """The answer's JSON; nothing of an answer without, as vLLM's are."""
     try:

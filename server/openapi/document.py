@@ -28,6 +28,7 @@ _ERRORS: Mapping[int, str] = {
     400: "The body, a field of it, a combination of fields or a parameter is wrong",
     404: "Another model is served, or nothing of this id is kept",
     408: "The body did not arrive in time",
+    409: "A profile is running already, or none is",
     413: "The body, or a medium in it, is too large",
     415: "The body is not declared as JSON, or a medium has an unknown format",
     422: "A medium cannot be decoded",
@@ -161,7 +162,10 @@ def _describe_operation(operation: Operation, schemas: Schemas) -> dict[str, Any
     }
     if operation.request is not None:
         schema = schemas[operation.request, "validation"]
-        described["requestBody"] = {"required": True, "content": {_JSON: {"schema": schema}}}
+        described["requestBody"] = {
+            "required": operation.needs_body,
+            "content": {_JSON: {"schema": schema}},
+        }
     return described
 
 

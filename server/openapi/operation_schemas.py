@@ -18,9 +18,18 @@ from server.openapi.anthropic_schemas import (
 from server.openapi.chat_schemas import ChatCompletion, ChatEvent
 from server.openapi.responses_event_schemas import ResponsesEvent
 from server.openapi.responses_schemas import DeletedResponse, FinishedResponse, ItemList
-from server.openapi.service_schemas import Health, ModelCard, ModelList, Readiness
+from server.openapi.service_schemas import (
+    FinishedProfile,
+    Health,
+    ModelCard,
+    ModelList,
+    Readiness,
+    StartedProfile,
+    Versions,
+)
 from server.openapi.text_schemas import TextCompletion, TextEvent
 from server.openapi.tokens_schemas import DetokenizeAnswer, TokenizeAnswer
+from server.profiler import StartProfileRequest
 from server.protocol import ChatCompletionRequest
 from server.responses.protocol import ResponsesRequest
 from server.text_protocol import CompletionRequest
@@ -62,6 +71,7 @@ class Operation:
     Attributes:
         name: its `operationId`.
         request: the body, if there is one.
+        needs_body: whether it may not be left out.
         answer: a model of JSON, a media type of something else, or None for no body.
         stream: given if the answer may be one.
         errors: statuses; 500 is one of every operation.
@@ -73,6 +83,7 @@ class Operation:
     summary: str
     tag: str
     request: type[BaseModel] | None = None
+    needs_body: bool = True
     answer: type[BaseModel] | str | None
     stream: Stream | None = None
     error: type[BaseModel] = ErrorAnswer
@@ -270,6 +281,34 @@ OPERATIONS = (
         summary="Metrics in Prometheus' text format",
         tag="Service",
         answer="text/plain",
+    ),
+    Operation(
+        method="get",
+        path="/version",
+        name="read_versions",
+        summary="The versions of the server and of vLLM",
+        tag="Service",
+        answer=Versions,
+    ),
+    Operation(
+        method="post",
+        path="/start_profile",
+        name="start_profile",
+        summary="Begin to trace the server; only with `server.profile_dir`",
+        tag="vLLM",
+        request=StartProfileRequest,
+        needs_body=False,
+        answer=StartedProfile,
+        errors=(*BODY_ERRORS, 409),
+    ),
+    Operation(
+        method="post",
+        path="/stop_profile",
+        name="stop_profile",
+        summary="End the trace, and wait until it is written",
+        tag="vLLM",
+        answer=FinishedProfile,
+        errors=(404, 409, 503),
     ),
     Operation(
         method="get",

@@ -1,8 +1,9 @@
-"""What `/v1/models`, `/health` and `/ready` answer."""
+"""What `/v1/models`, `/health`, `/ready`, `/version` and the endpoints of profiles answer."""
 
 from typing import Literal
 
 from server.openapi.answer_schemas import AnswerModel
+from server.profiler import Tool
 from server.thinking import ModelKind
 
 
@@ -32,3 +33,22 @@ class Health(AnswerModel):
 
 class Readiness(AnswerModel):
     status: Literal["ready"]
+
+
+class Versions(AnswerModel):
+    """`version` is the server's own; null is a package that is not installed as such."""
+
+    version: str | None
+    vllm: str | None
+
+
+class StartedProfile(AnswerModel):
+    tool: Tool
+
+
+class FinishedProfile(AnswerModel):
+    """`files` are names in `directory`, which is on the server's machine."""
+
+    tool: Tool
+    files: list[str]
+    directory: str
