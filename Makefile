@@ -1,16 +1,18 @@
 # The commands of the README and of .ci/run. `make help` lists them.
 VENV := .venv
 CLIENTS := .venv-clients
+STOCK := .venv-stock
 PY := $(VENV)/bin/python
 PYTHON ?= python3.11
 PORT ?= 8000
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP_INSTALL := $(PY) -m pip install --quiet --no-deps --disable-pip-version-check
+STOCK_INSTALL := $(STOCK)/bin/python -m pip install --quiet --no-deps --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
 # Spinning threads of one test's engine would slow down the next one's.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup serve test test-all test-clients check format clean
+.PHONY: help setup serve test test-all test-clients bench-stock check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -45,6 +47,19 @@ $(CLIENTS)/.installed: requirements/clients.lock tests/clients/node/package-lock
 	if command -v npm > /dev/null; then npm ci --prefix tests/clients/node; fi
 	touch $@
 
+bench-stock: setup $(STOCK)/.installed  ## ours against stock vLLM, 40 minutes: benchmarks/results
+	$(PY) -m benchmarks.stock --stock-python $(STOCK)/bin/python
+
+# The only torchvision on PyPI is a CUDA build, whose operators do not load beside a CPU torch: they are not registered, as
+# stock Qwen3-VL needs only its Python resize.
+$(STOCK)/.installed: requirements/stock.lock
+	test -x $(STOCK)/bin/python || $(PYTHON) -m venv $(STOCK)
+	grep '^torch==' requirements/stock.lock > $(STOCK)/torch.lock
+	$(STOCK_INSTALL) -r $(STOCK)/torch.lock || $(STOCK_INSTALL) --index-url $(TORCH_CPU_INDEX) -r $(STOCK)/torch.lock
+	$(STOCK_INSTALL) -r requirements/stock.lock
+	truncate -s 0 $(STOCK)/lib/python3*/site-packages/torchvision/_meta_registrations.py
+	touch $@
+
 check: setup  ## formatting, lint, types, import rules
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -56,4 +71,4 @@ format: setup  ## rewrite the sources in the project's format
 	$(VENV)/bin/ruff check --fix .
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(CLIENTS) tests/clients/node/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CLIENTS) $(STOCK) tests/clients/node/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -66,11 +66,16 @@ _FIGURE_STYLE: Any = {
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _REFERENCE = re.compile(r"url\(#([^)]*)\)|^#(.+)$")
-# Control characters and halves of pairs: neither HTML nor XML may have them.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# Control characters and halves of pairs, which neither HTML nor XML may have, and marks that turn
+# the direction of what follows.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 _NUMBER = re.compile(r"[-+]?\d[\d.,]*(?: ?[^\s\d]{1,12})?(?: \(.*\))?|–")
 
 _MAX_WORD_CHARS = 8
+# Longer cells are broken into lines.
+_MAX_LINE_CHARS = 32
 
 _CSS = """
 :root { --ink: #1b1f24; --faint: #5a6572; --line: #d0d7de; --paper: #fff; --stripe: #f5f7f9;
@@ -97,7 +102,8 @@ code, pre { font: .8125rem/1.5 ui-monospace, monospace; }
 table { border-collapse: collapse; font-size: .875rem; overflow-wrap: normal; }
 th, td { padding: .3rem .6rem; text-align: left; vertical-align: top; max-width: 32rem;
   border-bottom: 1px solid var(--line); }
-td { overflow-wrap: break-word; }
+td { white-space: nowrap; }
+td.long { white-space: normal; overflow-wrap: anywhere; min-width: 13rem; }
 thead th { border-bottom-width: 2px; vertical-align: bottom; }
 tbody th { font-weight: normal; position: sticky; left: 0; background: var(--paper);
   min-width: 6.5rem; max-width: 42vw; overflow-wrap: break-word; }
@@ -226,8 +232,9 @@ def _row(cells: Sequence[str], is_number: Sequence[bool]) -> str:
 
 
 def _cell(tag: str, text: str, is_number: bool, attributes: str = "") -> str:
-    number = ' class="number"' if is_number else ""
-    return f"<{tag}{attributes}{number}>{escape(text)}</{tag}>"
+    name = "number" if is_number else "long" if len(text) > _MAX_LINE_CHARS else ""
+    kind = f' class="{name}"' if name else ""
+    return f"<{tag}{attributes}{kind}>{escape(text)}</{tag}>"
 
 
 def _embeddable(svg: str, caption: str) -> str:

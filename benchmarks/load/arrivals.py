@@ -31,7 +31,8 @@ class OpenLoop:
 
     @property
     def label(self) -> str:
-        return f"{self.request_rate:g} requests/s"
+        bursts = "" if self.burstiness == 1 else f", burstiness {self.burstiness:g}"
+        return f"{self.request_rate:g} requests/s{bursts}"
 
 
 Load = ClosedLoop | OpenLoop

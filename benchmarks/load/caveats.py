@@ -41,8 +41,9 @@ def _of_client(where: str, summary: Summary) -> Iterator[str]:
     client = summary.client
     if client.is_limit:
         yield (
-            f"{where}: the client was the limit ({client.cpu_share:.0%} of a core, its event loop "
-            f"late by {client.lag_p99_s * 1e3:.1f} ms and requests by "
+            f"{where}: the client itself was too slow or its machine too busy "
+            f"({client.cpu_share:.0%} of a core, its event loop late by "
+            f"{client.lag_p99_s * 1e3:.1f} ms and requests by "
             f"{client.send_delay_p99_s * 1e3:.1f} ms at p99): these are not the server's numbers."
         )
 

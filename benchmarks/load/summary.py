@@ -59,7 +59,8 @@ class Summary:
     Attributes:
         duration_s: sum over the blocks.
         latencies: in seconds; see `benchmarks.load.latency.latencies`.
-        caches: by cache, as far as the server's `/metrics` tells.
+        caches: by cache, as far as the server's `/metrics` tells; the prefix cache may be told by
+            its usage.
         client: the worst of the blocks.
         goodput: for each SLO.
     """
@@ -82,7 +83,7 @@ def summarize(blocks: Sequence[Block], slos: Sequence[Slo]) -> Summary:
         totals=totals,
         throughput=_throughput(totals, duration_s),
         latencies=distributions(records),
-        caches=_caches(blocks),
+        caches=_caches(blocks, totals),
         client=_worst([block.client for block in blocks]),
         goodput=[measure_goodput(slo, records, duration_s) for slo in slos],
     )
@@ -114,8 +115,10 @@ def _throughput(totals: Totals, duration_s: float) -> Throughput:
     )
 
 
-def _caches(blocks: Sequence[Block]) -> Mapping[str, HitCount]:
+def _caches(blocks: Sequence[Block], totals: Totals) -> Mapping[str, HitCount]:
     sums: dict[str, HitCount] = {}
+    if totals.cached_tokens and not any("prefix" in block.caches for block in blocks):
+        sums["prefix"] = HitCount(totals.cached_tokens, totals.prompt_tokens)
     for block in blocks:
         for name, count in block.caches.items():
             sums[name] = sums[name] + count if name in sums else count

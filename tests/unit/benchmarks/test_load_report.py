@@ -14,7 +14,9 @@ from benchmarks.load.report import render_report
 from benchmarks.load.result import Highest
 from tests.load_results import SLO, make_run
 
-_HOSTILE = "</td></svg><script>alert(1)</script><img src=x onerror=alert(2)>&\"'\x1b[31m\ud800"
+_HOSTILE = (
+    "</td></svg><script>alert(1)</script><img src=x onerror=alert(2)>&\"'\x1b[31m\u202e\ud800"
+)
 
 
 class _Page(HTMLParser):
@@ -116,7 +118,7 @@ def test_nothing_that_a_server_says_becomes_markup() -> None:
     )
     text = render_report(hostile, records)
     text.encode()
-    assert "\x1b" not in text
+    assert not set(text) & set("\x1b\u202e")
     assert _Page(text).tags.keys() == _Page(render_report(result, records)).tags.keys() | {
         "div",
         "strong",
@@ -168,6 +170,17 @@ def test_a_run_without_an_answer_has_a_report() -> None:
     text = render_report(result, records)
     assert text.count("<svg") == 2
     assert "20" in _Page(text).texts
+
+
+def test_chunks_that_come_at_once_leave_the_rest_of_the_latencies_readable() -> None:
+    result, records = make_run()
+    at_once = [replace(record, gaps_s=(0.0, *record.gaps_s)) for record in records]
+    (drawing,) = [
+        found
+        for found in re.findall(r"<svg.*?</svg>", render_report(result, at_once), re.DOTALL)
+        if "Inter-token" in found
+    ]
+    assert ">10 ms<" in drawing and ">1 ms<" in drawing and ">0.01 ms<" not in drawing
 
 
 def test_a_report_can_be_made_without_records() -> None:

@@ -44,3 +44,8 @@ def test_blocks_are_pooled() -> None:
     assert summary.caches["prefix"].rate == 0.5
     assert summary.client == busy and summary.client.is_limit
     assert summary.goodput[0].requests == 0.25
+
+
+def test_a_server_without_metrics_tells_of_its_prefix_cache_in_the_usage() -> None:
+    assert summarize([block([record(), record()])], ()).caches == {"prefix": HitCount(20, 200)}
+    assert summarize([block([record(cached_tokens=0)])], ()).caches == {}
