@@ -183,27 +183,3 @@ def test_result_of_a_tool_may_hold_media():
         "content": [{"type": "image"}],
     }
     assert conversation.media[0].param == "messages[1].content[0].image_url"
-
-
-def test_few_short_messages_are_short():
-    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}] * 8
-    assert build(messages=messages).is_short
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"messages": [{"role": "user", "content": "x" * 4096}]},
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x" * 4096}]}]},
-        {"messages": [{"role": "user", "content": "x"}] * 256},
-        {"tools": [{"type": "function", "function": {"name": "f", "description": "x" * 4096}}]},
-        {
-            "tools": [
-                {"type": "function", "function": {"name": "f", "parameters": {"x" * 4096: {}}}}
-            ]
-        },
-    ],
-    ids=["text", "part", "many", "tool", "key"],
-)
-def test_long_conversations_are_not_short(fields):
-    assert not build(**fields).is_short
