@@ -1,6 +1,7 @@
-"""Both servers, alive at once and asked in turn: while one works, the other is idle."""
+"""Both servers, alive at once and asked in turn: before one works, the other has become idle."""
 
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,14 @@ from benchmarks.arguments import Arguments
 from benchmarks.cache import CacheFolders
 from benchmarks.client import ChatClient
 from benchmarks.report import Sample
-from benchmarks.servers import EngineNumbers, end_on_sigterm, our_launch, running, stock_launch
+from benchmarks.servers import (
+    SETTLE_S,
+    EngineNumbers,
+    end_on_sigterm,
+    our_launch,
+    running,
+    stock_launch,
+)
 from benchmarks.shapes import checkpoint
 
 T = TypeVar("T")
@@ -52,9 +60,14 @@ class Pair:
 
     def _in_turn(self, ask_ours: Callable[[], T], ask_stock: Callable[[], T]) -> tuple[T, T]:
         if self.order.random() < 0.5:
-            return ask_ours(), ask_stock()
-        stock = ask_stock()
-        return ask_ours(), stock
+            return _settled(ask_ours), _settled(ask_stock)
+        stock = _settled(ask_stock)
+        return _settled(ask_ours), stock
+
+
+def _settled(ask: Callable[[], T]) -> T:
+    time.sleep(SETTLE_S)
+    return ask()
 
 
 @contextmanager

@@ -398,8 +398,8 @@ def load_settings(config_path: Path | None, overrides: Mapping[str, Any]) -> Set
 def set_library_defaults() -> None:
     """What libraries read from the environment when they are loaded; call it before importing them.
 
-    Waiting OpenMP threads spin by default. The engine pins one to each core, so that anything else
-    that uses a core then delays every token: 40 tokens took 5.3 s instead of 0.1 s at worst.
+    Waiting OpenMP threads spin by default, one on each core, so that anything else that uses a core
+    delays every token: 40 tokens took 5.3 s instead of 0.1 s at worst.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

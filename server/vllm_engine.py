@@ -1,6 +1,7 @@
 """The `Engine` over vLLM's AsyncLLM: with `multimodal.vllm_input`, all of vLLM in this process."""
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -337,6 +338,7 @@ def _start_in_one_process(args: AsyncEngineArgs, stat_loggers: list[StatLoggerFa
     config = args.create_engine_config()
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"  # vLLM's CPU platform has set `spawn`
+    gc.freeze()  # the engine would collect all of it, and copy the pages that it shares with us
     return AsyncLLM.from_vllm_config(config, stat_loggers=stat_loggers)
 
 

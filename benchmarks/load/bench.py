@@ -1,5 +1,6 @@
 """A whole run: servers, warm-up, loads one after the other, and what came of it."""
 
+import asyncio
 import random
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from benchmarks.load.result import Highest, Step
 from benchmarks.load.source import ConversationSource, Numbered
 from benchmarks.load.summary import Block, summarize
 from benchmarks.load.target import LiveTarget
+from benchmarks.servers import SETTLE_S
 
 _WARMUP_STEP = -1  # of records that do not count
 _WARMUP_CONCURRENCY = 4
@@ -98,6 +100,8 @@ class Bench:
         for index in range(num_blocks):
             self._order.shuffle(targets)
             for target in targets:
+                if len(targets) > 1:
+                    await asyncio.sleep(SETTLE_S)
                 place = BlockPlace(target, len(self.steps), index)
                 part = conversations[index::num_blocks]
                 blocks[target].append(await self._run_block(place, load, part))
