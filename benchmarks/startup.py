@@ -1,4 +1,4 @@
-"""How long until a server answers `/health`: two commands in turn, on the same machine.
+"""How long until a server is ready: two commands in turn, on the same machine.
 
     python -m benchmarks.startup \\
         --command '.venv/bin/qwen3vl-serve serve demo --port {port}' \\
