@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.report import shown
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -80,11 +82,6 @@ def aim_cells(outcomes: Mapping[str, Outcome]) -> list[list[str]]:
 def count_met(outcomes: Mapping[str, Outcome]) -> str:
     verdicts = [aim["is_met"] for o in outcomes.values() for aim in o.document["aims"]]
     return f"{sum(verdicts)} of {len(verdicts)} met"
-
-
-def shown(value: float) -> str:
-    """Three digits, and all those before the point."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _listed(versions: Mapping[str, str]) -> str:

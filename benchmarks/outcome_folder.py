@@ -21,14 +21,10 @@ def read_outcomes(folder: Path) -> dict[str, Outcome]:
 
 
 def write_results(folder: Path, outcomes: Mapping[str, Outcome]) -> None:
-    """NAME.json is what the benchmark printed; everything else is made of all of them."""
+    """The JSON has what the benchmarks printed; everything else is made of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, outcome in outcomes.items():
-        _write_json(folder / f"{name}.json", outcome.document)
-    _write_json(folder / _ALL, {name: asdict(outcome) for name, outcome in outcomes.items()})
+    document = {name: asdict(outcome) for name, outcome in outcomes.items()}
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    (folder / _ALL).write_text(f"{text}\n")
     (folder / "README.md").write_text(render_readme(outcomes))
     (folder / "report.html").write_text(render_report(outcomes))
-
-
-def _write_json(path: Path, document: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")

@@ -45,6 +45,7 @@ def render_readme(outcomes: Mapping[str, Outcome]) -> str:
 def _section(name: str, outcome: Outcome) -> Iterator[str]:
     yield f"## {name}"
     yield f"{outcome.conditions}."
+    yield f"    {outcome.command}"
     yield from (f"Warning: {warning}" for warning in outcome.warnings)
     yield _table(outcome.headers, outcome.cells)
 

@@ -100,9 +100,9 @@ def _body_steps(body: bytes) -> Iterator[Step]:
     (url,) = urls.values()
     read = partial(decode_data_url, url, max_bytes=len(body), max_frames=1, param="image")
     yield Step(
-        "body, JSON",
+        "the body's JSON",
         lambda: parse_body(body, ChatCompletionRequest),
-        lambda: (bytearray(body), orjson.loads(skeleton)),  # the payload is copied by the socket
+        lambda: orjson.loads(skeleton),
     )
     yield Step("base64", read, lambda: pybase64.b64decode(url.payload, validate=True))
 

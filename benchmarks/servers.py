@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -23,6 +23,8 @@ _POLL_INTERVAL_S = 0.05
 _START_TIMEOUT_S = 180.0
 _END_TIMEOUT_S = 60.0
 _LOG_TAIL_BYTES = 3000
+_OFFLINE = {"HF_HUB_OFFLINE": "1"}  # the checkpoints are local
+_READY_PATHS = ("/ready", "/health", "/v1/models")  # the first that a server has
 # vLLM's worker keeps a core busy for a second after its last step, in case there is another one.
 SETTLE_S = 1.5
 # What whoever runs a benchmark has set for a server must not reach only one of the two.
@@ -77,7 +79,8 @@ def our_launch(checkpoint: Path, numbers: EngineNumbers, cache: Mapping[str, str
         "--kv-cache-bytes": numbers.kv_cache_gib * 1024**3,
     }
     program = str(Path(sys.executable).with_name("qwen3vl-serve"))
-    return Launch([program, "serve", str(checkpoint.absolute()), *_flags(options)], cache)
+    variables = {**_OFFLINE, **cache}
+    return Launch([program, "serve", str(checkpoint.absolute()), *_flags(options)], variables)
 
 
 def stock_launch(python: Path, checkpoint: Path, numbers: EngineNumbers) -> Launch:
@@ -127,8 +130,12 @@ def running(launch: Launch, timeout_s: float = _START_TIMEOUT_S) -> Iterator[Ser
     port = _free_port()
     base_url = f"http://127.0.0.1:{port}"
     started_s = time.perf_counter()
-    with tempfile.TemporaryFile() as log, _process(launch, port, log) as process:
-        while not _is_ready(base_url):
+    with (
+        httpx.Client(base_url=base_url, timeout=1.0, trust_env=False, verify=False) as http,
+        tempfile.TemporaryFile() as log,
+        _process(launch, port, log) as process,
+    ):
+        while not _is_ready(http):
             if process.poll() is not None:
                 raise RuntimeError(
                     f"ended with status {process.returncode}: {command}\n{log_tail(log)}"
@@ -137,11 +144,14 @@ def running(launch: Launch, timeout_s: float = _START_TIMEOUT_S) -> Iterator[Ser
                 raise RuntimeError(f"not ready after {timeout_s:g} s: {command}\n{log_tail(log)}")
             time.sleep(_POLL_INTERVAL_S)
         yield Server(base_url, process.pid, time.perf_counter() - started_s)
+        if process.poll() is not None:
+            print(f"the server has ended: {command}\n{log_tail(log)}", file=sys.stderr)
 
 
 def end_on_sigterm() -> None:
-    """From here on a SIGTERM ends the servers before it ends this process."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    """From here on a SIGTERM or SIGHUP ends the servers before it ends this process."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 @contextmanager
@@ -157,15 +167,15 @@ def _process(launch: Launch, port: int, log: IO[bytes]) -> Iterator[subprocess.P
         yield process
     finally:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(_END_TIMEOUT_S)
-        finally:
-            _kill_group(process.pid)
+        _kill_group(process.pid)
+        process.wait()
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(_SERVER_PREFIXES)}
-    return {**inherited, "HF_HUB_OFFLINE": "1", **variables}
+    return {**inherited, **variables}
 
 
 def _stock_program(python: Path) -> list[str]:
@@ -174,6 +184,7 @@ def _stock_program(python: Path) -> list[str]:
 
 def _stock_variables(numbers: EngineNumbers) -> dict[str, str]:
     return {
+        **_OFFLINE,
         "VLLM_CPU_KVCACHE_SPACE": str(numbers.kv_cache_gib),
         "PYTHONSAFEPATH": "1",  # nothing of this folder is imported by chance
     }
@@ -195,16 +206,15 @@ def _kill_group(pid: int) -> None:
         return  # all of it has ended
 
 
-def _is_ready(base_url: str) -> bool:
-    """By `/ready`, or by `/health` where there is none, as of vLLM's server."""
+def _is_ready(http: httpx.Client) -> bool:
     try:
-        with httpx.Client(base_url=base_url, timeout=1.0, trust_env=False) as http:
-            response = http.get("/ready")
-            if response.status_code == 404:
-                response = http.get("/health")
-            return response.status_code == 200
+        for path in _READY_PATHS:
+            status = http.get(path).status_code
+            if status != 404:
+                return status == 200
     except httpx.HTTPError:
-        return False
+        pass
+    return False
 
 
 def _free_port() -> int:

@@ -6,7 +6,8 @@
 
 `{port}` is replaced by a free port. A start counts from the process's creation to the first 200,
 which both servers give when the model is loaded. The first round warms the page cache and is left
-out. What this process has of `VLLM_` and `QWEN3VL_` variables reaches neither of the two.
+out; they take turns in being first. What this process has of `VLLM_` and `QWEN3VL_` variables
+reaches neither of the two.
 """
 
 import argparse
@@ -28,10 +29,11 @@ def main() -> None:
     end_on_sigterm()
     samples = []
     for index in range(arguments.rounds + 1):
-        ours_s, stock_s = (
-            measure_start(command, arguments.timeout_s)
-            for command in (arguments.command, arguments.vs)
-        )
+        commands = [arguments.command, arguments.vs]
+        if index % 2:
+            commands.reverse()
+        starts_s = {c: measure_start(c, arguments.timeout_s) for c in commands}
+        ours_s, stock_s = starts_s[arguments.command], starts_s[arguments.vs]
         print(f"round {index}: {ours_s:.1f} s, vs {stock_s:.1f} s", file=sys.stderr)
         samples.append(Sample(ours_s, stock_s))
     report(samples[1:], arguments.min_ratio).print()

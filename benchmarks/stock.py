@@ -59,7 +59,7 @@ def main() -> None:
     for name in [n for n in NAMES if n in (arguments.only or NAMES)]:
         try:
             outcome = measure(name, arguments)
-        except RuntimeError as error:
+        except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             failed.append(name)
         else:

@@ -6,11 +6,10 @@
 that most of the time is what a server adds to it.
 """
 
-import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +18,7 @@ from benchmarks.cache import temporary_cache
 from benchmarks.load.cli import main as bench
 from benchmarks.load.result import Result, Step, read_result
 from benchmarks.load.summary import Summary
-from benchmarks.report import Aim, machine
+from benchmarks.report import Aim, Report, Row, Unit
 from benchmarks.servers import EngineNumbers, Launch, our_launch, stock_launch
 from benchmarks.shapes import checkpoint
 
@@ -38,7 +37,7 @@ class Quantity:
 
     metric: str
     name: str
-    unit: str
+    unit: Unit
     read: Callable[[Summary], float]
 
 
@@ -51,23 +50,6 @@ _QUANTITIES = (_THROUGHPUT, _TPOT, _TTFT)
 _AIMED = (_THROUGHPUT.name, _TPOT.name)
 
 
-@dataclass(frozen=True, slots=True)
-class TextRow:
-    """One quantity of both servers. `ratio`: how many times better ours is.
-
-    Attributes:
-        low, high: 95 % confidence interval of the ratio; none for what was measured once.
-    """
-
-    name: str
-    ours: float
-    stock: float
-    unit: str
-    ratio: float
-    low: float | None = None
-    high: float | None = None
-
-
 def main() -> None:
     arguments = parse_arguments(__doc__)
     with temporary_cache() as cache, TemporaryDirectory() as folder:
@@ -77,7 +59,8 @@ def main() -> None:
         if bench([*argv, "--output-dir", folder]) != 0:
             sys.exit("the load test failed")
         result = read_result(Path(folder) / "result.json")
-    print_report(result)
+    found = rows(result)
+    Report("text", found, aims(found), result.warnings).print()
 
 
 def _launches(arguments: Arguments, cache: dict[str, str]) -> tuple[Launch, Launch]:
@@ -101,7 +84,7 @@ def _options() -> list[str]:
     return [str(part) for option in options.items() for part in option]
 
 
-def rows(result: Result) -> list[TextRow]:
+def rows(result: Result) -> list[Row]:
     """Raises: RuntimeError if requests failed, or the two were asked for different work."""
     for step in result.steps:
         check(step)
@@ -119,56 +102,32 @@ def check(step: Step) -> None:
         raise RuntimeError(f"the prompts differ: {ours} (ours), {stock} (stock)")
 
 
-def _step_rows(step: Step) -> Iterator[TextRow]:
+def _step_rows(step: Step) -> Iterator[Row]:
     ratios = {ratio.metric: ratio for ratio in step.ratios}
     for quantity in _QUANTITIES:
         ours, stock = map(quantity.read, step.summaries)
         ratio = ratios[quantity.metric]
         name = f"{step.load.label}: {quantity.name}"
-        yield TextRow(name, ours, stock, quantity.unit, ratio.ratio, ratio.low, ratio.high)
+        yield Row(name, ours, stock, quantity.unit, ratio.low, ratio.high)
 
 
-def _memory_rows(result: Result) -> list[TextRow]:
+def _memory_rows(result: Result) -> list[Row]:
     ours, stock = (target.memory for target in result.targets)
     assert ours is not None and stock is not None  # both were started for the run
     sizes = {
         "memory when ready": (ours.idle_bytes, stock.idle_bytes),
         "memory at most": (ours.peak_bytes, stock.peak_bytes),
     }
-    return [
-        TextRow(name, own / _GIB, other / _GIB, "GiB", other / own)
-        for name, (own, other) in sizes.items()
-    ]
+    return [Row(name, own / _GIB, other / _GIB, "GiB") for name, (own, other) in sizes.items()]
 
 
-def aims(rows: Sequence[TextRow]) -> list[Aim]:
+def aims(rows: Sequence[Row]) -> list[Aim]:
     """No worse than stock, as far as the noise lets one tell."""
     return [
         Aim(f"{row.name}: times better than stock, upper end of the 95 % interval", row.high, 1.0)
         for row in rows
         if row.high is not None and row.name.endswith(_AIMED)
     ]
-
-
-def print_report(result: Result) -> None:
-    """As `benchmarks.report` does it."""
-    found = rows(result)
-    print("| | ours | stock | ratio | 95 % interval |", "|---|---|---|---|---|", sep="\n")
-    for row in found:
-        interval = "" if row.low is None else f"{row.low:.2f} – {row.high:.2f}"
-        values = f"{row.ours:.4g} {row.unit} | {row.stock:.4g} {row.unit}"
-        print(f"| {row.name} | {values} | {row.ratio:.2f} | {interval} |")
-    for aim in aims(found):
-        verdict = "met" if aim.is_met else "NOT MET"
-        print(f"{verdict}: {aim.text}: {aim.measured:.2f} (wanted >= {aim.bound:g})")
-    document = {
-        "benchmark": "text",
-        "machine": machine(),
-        "rows": [asdict(row) for row in found],
-        "aims": [asdict(aim) | {"is_met": aim.is_met} for aim in aims(found)],
-        "warnings": list(result.warnings),
-    }
-    print(json.dumps(document))
 
 
 if __name__ == "__main__":

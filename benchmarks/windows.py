@@ -7,14 +7,10 @@ as a list of frames. As file windows ours gets the whole file each time, with `v
 `video_end`; stock, which knows no such thing, gets each window cut out as a file of its own.
 """
 
-import base64
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from benchmarks.arguments import parse_arguments
@@ -23,6 +19,9 @@ from benchmarks.client import user
 from benchmarks.pair import Pair, running_pair
 from benchmarks.pictures import photo
 from benchmarks.report import Aim, Report, Sample, median_row
+from benchmarks.workload.clip import write_jpeg, write_mp4
+from benchmarks.workload.message import file_part, frames_part
+from benchmarks.workload.text_area import Pixels
 
 _WIDTH, _HEIGHT = 1280, 720
 _FPS = 24
@@ -32,8 +31,6 @@ _WINDOW_S = 4 * _STRIDE_S
 _NUM_WINDOWS = 9
 _SAMPLING_STEP = _FPS // _SAMPLED_FPS
 _NUM_SAMPLED = _WINDOW_S * _SAMPLED_FPS
-
-Frame = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +49,22 @@ def main() -> None:
     report(windows).print()
 
 
-def make_clip(seed: int, num_windows: int) -> list[Frame]:
+def make_clip(seed: int, num_windows: int) -> list[Pixels]:
     """A camera that moves over a photograph; BGR frames, as OpenCV wants them."""
     num_frames = ((num_windows - 1) * _STRIDE_S + _WINDOW_S) * _FPS
     scene = np.asarray(photo(seed, _WIDTH + num_frames, _HEIGHT + num_frames))[..., ::-1]
     return [np.ascontiguousarray(scene[i : i + _HEIGHT, i : i + _WIDTH]) for i in range(num_frames)]
 
 
-def run_windows(pair: Pair, clip: Sequence[Frame]) -> Windows:
+def run_windows(pair: Pair, clip: Sequence[Pixels]) -> Windows:
     """All windows of the clip, first as parts of a file, then as lists of JPEG frames."""
     starts_s = range(0, len(clip) // _FPS - _WINDOW_S + 1, _STRIDE_S)
-    whole = mp4(clip)
+    whole = write_mp4(clip, _FPS)
     files = []
     for start_s in starts_s:
-        cut = mp4(clip[start_s * _FPS : (start_s + _WINDOW_S) * _FPS])
+        cut = write_mp4(clip[start_s * _FPS : (start_s + _WINDOW_S) * _FPS], _FPS)
         files.append(pair.first_token(_ask(file_window(whole, start_s)), _ask(video_part(cut))))
-    frames = [jpeg(frame) for frame in clip[::_SAMPLING_STEP]]
+    frames = [write_jpeg(frame) for frame in clip[::_SAMPLING_STEP]]
     lists = []
     for start_s in starts_s:
         first = start_s * _SAMPLED_FPS
@@ -91,30 +88,7 @@ def file_window(video: bytes, start_s: int) -> dict[str, Any]:
 
 
 def video_part(video: bytes) -> dict[str, Any]:
-    url = f"data:video/mp4;base64,{base64.b64encode(video).decode()}"
-    return {"type": "video_url", "video_url": {"url": url}}
-
-
-def frames_part(frames: Sequence[bytes]) -> dict[str, Any]:
-    listed = ",".join(base64.b64encode(frame).decode() for frame in frames)
-    return {"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{listed}"}}
-
-
-def mp4(frames: Sequence[Frame]) -> bytes:
-    height, width = frames[0].shape[:2]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.mp4"
-        writer = cv2.VideoWriter(
-            str(path), cv2.VideoWriter.fourcc(*"mp4v"), float(_FPS), (width, height)
-        )
-        for frame in frames:
-            writer.write(frame)
-        writer.release()
-        return path.read_bytes()
-
-
-def jpeg(frame: Frame) -> bytes:
-    return cv2.imencode(".jpg", frame)[1].tobytes()
+    return file_part("video", video, "video/mp4")
 
 
 def report(windows: Windows) -> Report:

@@ -120,8 +120,8 @@ class Engine(Protocol):
         """Raises: EngineDead."""
         ...
 
-    async def start_profile(self, max_iterations: int | None = None) -> None:
-        """Record the engine's next steps, so many or until the end. Raises: EngineDead."""
+    async def start_profile(self, max_iterations: int) -> None:
+        """Record so many of the engine's next steps. Raises: EngineDead."""
         ...
 
     async def stop_profile(self) -> None:

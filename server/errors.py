@@ -67,6 +67,10 @@ class InvalidRequest(ClientError):
     pass
 
 
+class Forbidden(ClientError):
+    pass
+
+
 class NotFound(ClientError):
     pass
 
@@ -109,6 +113,7 @@ class NotReady(ServerError):
 
 _STATUS: Mapping[type[Exception], int] = {
     InvalidRequest: 400,
+    Forbidden: 403,
     NotFound: 404,
     BodyTimeout: 408,
     Conflict: 409,

@@ -33,7 +33,9 @@ Tool = Literal["torch", "py-spy"]
 _RATE_HZ = 200
 _ATTACH_TIMEOUT_S = 30
 _WRITE_TIMEOUT_S = 30  # for py-spy, which needs under a second for minutes of samples
-_CLOSE_TIMEOUT_S = 60
+_CLOSE_TIMEOUT_S = 8  # of a shutdown, which supervisors do not wait for without end
+_MAX_STEPS = 1000  # a step of the engine takes torch 0.1 MB and 0.3 s when it is written
+_MAX_SAMPLING_S = 600
 _MAX_REASON_CHARS = 300
 _PR_SET_PTRACER = 0x59616D61  # of linux/prctl.h
 _PR_SET_PTRACER_ANY = ctypes.c_ulong(-1)
@@ -42,11 +44,11 @@ _PR_SET_PTRACER_ANY = ctypes.c_ulong(-1)
 class StartProfileRequest(BodyModel):
     """vLLM's body and `tool`. Its other fields are ignored.
 
-    `max_iterations` ends torch's record early, after so many steps of the engine.
+    `max_iterations` ends torch's record after so many steps of the engine.
     """
 
     tool: Tool = "torch"
-    max_iterations: int | None = Field(default=None, ge=1, le=100_000)
+    max_iterations: int = Field(default=_MAX_STEPS, ge=1, le=100_000)
 
 
 class ProfilerFailed(ServerError):
@@ -86,10 +88,18 @@ class Profiler:
             except OSError as error:
                 raise _failed(f"`server.profile_dir`: {error.strerror}") from error
             if asked.tool == "torch":
-                self._running = await _TorchTrace.start(engine, asked.max_iterations)
+                await self._start_torch(_TorchTrace(engine), asked.max_iterations)
             else:
                 self._running = await _PySpyTrace.start(self._directory)
             logger.info("a profile by %s has been started", asked.tool)
+
+    async def _start_torch(self, trace: "_TorchTrace", max_iterations: int) -> None:
+        self._running = trace  # before it begins: nobody may wait for the end of that
+        try:
+            await trace.start(max_iterations)
+        except Exception:
+            self._running = None
+            raise
 
     async def stop(self) -> Profile:
         """End the profile and wait until its files are written.
@@ -111,9 +121,18 @@ class Profiler:
             logger.exception("the profile that was running at shutdown is lost")
 
     async def _finish(self, trace: "_Trace") -> Profile:
-        self._running = None  # also if it fails
-        await trace.stop()
-        written = self._list_files().items() - self._earlier.items()
+        try:
+            await trace.stop()
+        except Exception:
+            self._running = (
+                None  # but not if the waiting is cancelled: then it can be stopped again
+            )
+            raise
+        self._running = None
+        try:
+            written = self._list_files().items() - self._earlier.items()
+        except OSError as error:
+            raise _failed(f"`server.profile_dir`: {error.strerror}") from error
         if not written:
             raise _failed(f"{trace.tool} has written no trace")
         logger.info("the profile by %s is in %s", trace.tool, self._directory)
@@ -121,8 +140,12 @@ class Profiler:
 
     def _list_files(self) -> Mapping[str, int]:
         """The files by name, with their times of modification in nanoseconds."""
-        files = (path for path in self._directory.iterdir() if path.is_file())
-        return {path.name: path.stat().st_mtime_ns for path in files}
+        times = {}
+        for path in self._directory.iterdir():
+            with suppress(FileNotFoundError):  # removed meanwhile
+                if path.is_file():
+                    times[path.name] = path.stat().st_mtime_ns
+        return times
 
 
 def allow_tracing() -> None:
@@ -155,10 +178,8 @@ class _TorchTrace:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    @classmethod
-    async def start(cls, engine: Engine, max_iterations: int | None) -> "_TorchTrace":
-        await engine.start_profile(max_iterations)
-        return cls(engine)
+    async def start(self, max_iterations: int) -> None:
+        await self._engine.start_profile(max_iterations)
 
     async def stop(self) -> None:
         await self._engine.stop_profile()
@@ -204,12 +225,16 @@ async def _run_py_spy(path: Path) -> Process:
     """Raises: ProfilerFailed."""
     command = _find_py_spy()
     if command is None:
-        raise _failed("py-spy is not installed; it comes with `pip install py-spy`")
-    options = ("--subprocesses", "--format", "speedscope", "--rate", str(_RATE_HZ))
+        raise _failed("py-spy is not installed; it comes with the extra `bench`")
+    options = ("--subprocesses", "--format", "speedscope")
+    times = ("--rate", str(_RATE_HZ), "--duration", str(_MAX_SAMPLING_S))
     target = ("--pid", str(os.getpid()), "--output", str(path))
     try:
         return await asyncio.create_subprocess_exec(
-            command, "record", *options, *target, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
+            *(command, "record", *options, *times, *target),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=STDOUT,
         )
     except OSError as error:
         raise _failed(f"py-spy cannot be run: {error.strerror}") from error

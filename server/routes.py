@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.body import parse_body
-from server.errors import ModelNotFound, NotFound, NotReady
+from server.errors import Forbidden, ModelNotFound, NotFound, NotReady
 from server.openapi.document import encode_document
 from server.profiler import Profiler, StartProfileRequest
 from server.request_io import read_json_body
@@ -99,14 +99,18 @@ def _build_profile_router(state: ServerState) -> APIRouter:
     @router.post("/start_profile")
     async def start_profile(request: Request) -> dict[str, Any]:
         profiler = require_profiler()
+        _refuse_browsers(request)
         asked = await _read_start(request, state.settings.server)
-        await profiler.start(asked, state.require_backend().engine)
+        with state.accept() as backend:
+            await profiler.start(asked, backend.engine)
         return {"tool": asked.tool}
 
     @router.post("/stop_profile")
-    async def stop_profile() -> dict[str, Any]:
+    async def stop_profile(request: Request) -> dict[str, Any]:
         """Waits until the trace is written."""
-        profile = await require_profiler().stop()
+        profiler = require_profiler()
+        _refuse_browsers(request)
+        profile = await profiler.stop()
         return {
             "tool": profile.tool,
             "files": profile.files,
@@ -114,6 +118,12 @@ def _build_profile_router(state: ServerState) -> APIRouter:
         }
 
     return router
+
+
+def _refuse_browsers(request: Request) -> None:
+    """Requests without a body need no permission of ours to come from any page on the web."""
+    if "origin" in request.headers:
+        raise Forbidden("profiles are not for web pages: a request with `Origin`", "web_page")
 
 
 async def _read_start(request: Request, limits: ServerSettings) -> StartProfileRequest:

@@ -116,7 +116,7 @@ class VllmEngine:
         except EngineDeadError as error:
             raise EngineDead("the engine has stopped") from error
 
-    async def start_profile(self, max_iterations: int | None = None) -> None:
+    async def start_profile(self, max_iterations: int) -> None:
         try:
             await self._llm.start_profile(max_iterations=max_iterations)
         except EngineDeadError as error:
@@ -338,7 +338,7 @@ def _start_in_one_process(args: AsyncEngineArgs, stat_loggers: list[StatLoggerFa
     config = args.create_engine_config()
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"  # vLLM's CPU platform has set `spawn`
-    gc.freeze()  # the engine would collect all of it, and copy the pages that it shares with us
+    gc.freeze()  # the engine would collect all that it inherits, for 1 s, and copy the pages
     return AsyncLLM.from_vllm_config(config, stat_loggers=stat_loggers)
 
 

@@ -34,7 +34,8 @@ class FakeEngine:
         aborted: ids of the requests whose iterator was closed before the script's end.
         is_dead: `check_health` and profiles raise.
         profiles: what was done about them in turn, `start 50` and `stop`.
-        trace_path: file that `stop_profile` writes.
+        trace_path: file that `stop_profile` writes, after `profile_stop_s`.
+        is_shut_down: `shutdown` was called.
     """
 
     def __init__(self, script: Sequence[Step] = (), **info) -> None:
@@ -45,6 +46,8 @@ class FakeEngine:
         self.is_dead = False
         self.profiles: list[str] = []
         self.trace_path: Path | None = None
+        self.profile_stop_s = 0.0
+        self.is_shut_down = False
         self.has_started = asyncio.Event()
         self._info = ModelInfo(
             **{"name": "qwen", "max_model_len": 100, "implementation": OWN_MODEL, **info}
@@ -76,15 +79,17 @@ class FakeEngine:
         if self.is_dead:
             raise EngineDead
 
-    async def start_profile(self, max_iterations: int | None = None) -> None:
+    async def start_profile(self, max_iterations: int) -> None:
         await self.check_health()
+        await asyncio.sleep(0)
         self.profiles.append(f"start {max_iterations}")
 
     async def stop_profile(self) -> None:
         await self.check_health()
+        await asyncio.sleep(self.profile_stop_s)
         self.profiles.append("stop")
         if self.trace_path is not None:
             self.trace_path.write_text("{}")
 
     async def shutdown(self) -> None:
-        pass
+        self.is_shut_down = True

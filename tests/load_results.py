@@ -13,6 +13,7 @@ from benchmarks.load.result import MemoryUse, Result, Step, Target
 from benchmarks.load.scrape import HitCount
 from benchmarks.load.slo import parse_slo
 from benchmarks.load.summary import Block, summarize
+from tests.load_records import record
 
 SLO = "ttft_p99=500ms,tpot_p99=50ms"
 _NUM_TOKENS = 20
@@ -24,15 +25,10 @@ def make_record(
     """An answer of 20 tokens, 12 ms each; those before the sixth are reasoning."""
     gaps_s = (0.012,) * (_NUM_TOKENS - 1)
     last_s = due_s + ttft_s + sum(gaps_s)
-    return RequestRecord(
+    return record(
         target=target,
         step=step,
         block=block,
-        conversation=0,
-        turn=0,
-        num_images=1,
-        num_videos=0,
-        num_bytes=100_000,
         scheduled_s=due_s,
         sent_s=due_s,
         first_s=due_s + ttft_s,
@@ -40,13 +36,8 @@ def make_record(
         last_s=last_s,
         end_s=last_s + 0.001,
         gaps_s=gaps_s,
-        prompt_tokens=300,
         completion_tokens=_NUM_TOKENS,
         reasoning_tokens=5,
-        cached_tokens=0,
-        status=200,
-        error=None,
-        message=None,
     )
 
 

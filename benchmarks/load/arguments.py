@@ -4,11 +4,13 @@ import argparse
 import json
 import math
 import secrets
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, get_args
+from urllib.parse import urlsplit
 
 from benchmarks.load.arrivals import ClosedLoop, Load, OpenLoop
 from benchmarks.load.client import RequestOptions
@@ -56,11 +58,18 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
     one = group.add_mutually_exclusive_group()
     one.add_argument("--base-url", metavar="URL", help=f"default: {_DEFAULT_URL}")
     one.add_argument(
-        "--command", help="start this server; {port} in it becomes a free port; no shell"
+        "--command",
+        type=_checked(_command),
+        help="start this server; {port} in it becomes a free port; no shell",
     )
     other = group.add_mutually_exclusive_group()
     other.add_argument("--vs", metavar="URL", help="compare with this server, in turn")
-    other.add_argument("--vs-command", metavar="COMMAND", help="compare with this one, started")
+    other.add_argument(
+        "--vs-command",
+        type=_checked(_command),
+        metavar="COMMAND",
+        help="compare with this one, started",
+    )
     group.add_argument("--model", help="default: the first that the server lists")
     group.add_argument("--vs-model", metavar="MODEL", help="of the server compared with")
     group.add_argument("--ready-timeout-s", type=_positive(float), default=1800.0)
@@ -189,6 +198,8 @@ def _options(arguments: argparse.Namespace) -> BenchOptions:
         raise ValueError("--ramp needs an --slo")
     if arguments.ramp and arguments.concurrency:
         raise ValueError("--ramp searches a rate: --concurrency has no meaning with it")
+    if arguments.ramp and max(map(len, (arguments.num_requests, arguments.request_rate or ()))) > 1:
+        raise ValueError("--ramp begins with one --request-rate, and one --num-requests")
     first_rate = (arguments.request_rate or (_DEFAULT_RATE,))[0]
     return BenchOptions(
         targets=_targets(arguments),
@@ -234,9 +245,20 @@ def _targets(arguments: argparse.Namespace) -> Sequence[TargetOptions]:
 
 def _base_url(text: str) -> str:
     """With or without the `/v1` that OpenAI's clients want."""
-    if not text.startswith(("http://", "https://")):
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError(f"{text!r} is not an http or https URL")
+    if url.username or url.password:
+        raise ValueError("a URL with a password would stand in the result: use OPENAI_API_KEY")
     return text.rstrip("/").removesuffix("/v1")
+
+
+def _command(text: str) -> str:
+    """Raises: ValueError for one that cannot be split, or that does not say where its port goes."""
+    shlex.split(text)
+    if "{port}" not in text:
+        raise argparse.ArgumentTypeError("`{port}` has to stand where the server's port goes")
+    return text
 
 
 def _loads(arguments: argparse.Namespace, *, is_open: bool) -> Sequence[tuple[Load, int]]:

@@ -14,6 +14,8 @@ from benchmarks.load.scrape import cache_counts
 from benchmarks.load.source import Numbered
 from benchmarks.load.summary import Block
 
+_LEAD_S = 0.05  # for the first request's body
+
 
 @dataclass(frozen=True, slots=True)
 class BlockPlace:
@@ -44,12 +46,12 @@ class BlockRunner:
     async def run(self, load: Load, conversations: Sequence[Numbered]) -> Block:
         """Returns when the last request is done."""
         before = await self._client.scrape()
-        start_s = self._client.now_s()
         async with metered() as meter:
             if isinstance(load, ClosedLoop):
                 await self._run_closed(load, conversations)
             else:
                 await self._run_open(load, conversations)
+        start_s = min(record.scheduled_s for record in self._records)
         duration_s = max(record.end_s for record in self._records) - start_s
         delays_s = [record.sent_s - record.scheduled_s for record in self._records]
         caches = cache_counts(before, await self._client.scrape())
@@ -68,7 +70,7 @@ class BlockRunner:
     async def _run_open(self, load: OpenLoop, conversations: Sequence[Numbered]) -> None:
         num_requests = sum(len(conversation) for _, conversation in conversations)
         arrivals = arrival_times(load, len(conversations) / num_requests, self._seed)
-        start_s = self._client.now_s()
+        start_s = self._client.now_s() + _LEAD_S
         dues_s = [
             start_s + arrival_s for _, arrival_s in zip(conversations, arrivals, strict=False)
         ]

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 from benchmarks.load.options import BenchOptions
+from benchmarks.load.ratio import MIN_BLOCKS
 from benchmarks.load.record import RequestRecord
 from benchmarks.load.result import Step, Target
 from benchmarks.load.summary import Summary
 
 _ENOUGH_FOR_P99 = 100
-_ENOUGH_BLOCKS = 5
 _MAX_PREFIX_HITS = 0.02
 _MAX_TOKEN_DIFFERENCE = 0.01
 
@@ -57,8 +57,8 @@ def _of_errors(where: str, summary: Summary) -> Iterator[str]:
 def _of_pair(step: Step) -> Iterator[str]:
     if len(step.summaries) < 2:
         return
-    if step.num_blocks < _ENOUGH_BLOCKS:
-        yield f"{step.load.label}: {step.num_blocks} blocks are few for a confidence interval."
+    if step.num_blocks < MIN_BLOCKS:
+        yield f"{step.load.label}: {step.num_blocks} blocks are too few for a confidence interval."
     first, second = (summary.totals for summary in step.summaries)
     for what in ("prompt_tokens", "completion_tokens"):
         a, b = getattr(first, what), getattr(second, what)

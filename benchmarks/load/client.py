@@ -15,6 +15,8 @@ from benchmarks.workload.turn import Turn
 
 _KEEP_ALIVE_S = 4.0  # less than uvicorn's 5 s, so that no connection is taken that is being closed
 _MAX_MESSAGE = 300  # characters of an error that are kept
+_MAX_ERROR_BYTES = 4096
+_MAX_LINE_BYTES = 2**24
 _DATA = b"data:"
 _DONE = b"[DONE]"
 
@@ -119,12 +121,15 @@ class LoadClient:
             arrival.status = response.status
             if response.status != 200:
                 kind: ErrorKind = "http_5xx" if response.status >= 500 else "http_4xx"
-                raise _BadAnswer(kind, (await response.text(errors="replace")))
+                said = await response.content.read(_MAX_ERROR_BYTES)
+                raise _BadAnswer(kind, said.decode(errors="replace"))
             rest = b""
             while not response.content.at_eof():
                 data = await response.content.readany()
                 time_s = self.now_s()
                 *lines, rest = (rest + data).split(b"\n")
+                if len(rest) > _MAX_LINE_BYTES:
+                    raise _BadAnswer("malformed", f"a line of more than {_MAX_LINE_BYTES} bytes")
                 for event in _events(lines):
                     arrival.take(event, time_s)
 
@@ -151,10 +156,10 @@ class _Arrival:
 
     def take(self, event: Mapping[str, Any], time_s: float) -> None:
         """Raises: _BadAnswer for an error event, and for what is no event of chat completions."""
-        if "error" in event:
+        if event.get("error"):
             raise _BadAnswer("error_event", orjson.dumps(event["error"]).decode())
         try:
-            self.usage = event.get("usage") or self.usage
+            self.usage = _as_object(event.get("usage")) or self.usage
             self._take_choices(event.get("choices") or (), time_s)
         except (AttributeError, TypeError):
             raise _BadAnswer("malformed", "not an event of chat completions") from None
@@ -203,8 +208,8 @@ class _Arrival:
         sent_s: float,
         end_s: float,
     ) -> RequestRecord:
-        prompt = self.usage.get("prompt_tokens_details") or {}
-        completion = self.usage.get("completion_tokens_details") or {}
+        prompt = _as_object(self.usage.get("prompt_tokens_details"))
+        completion = _as_object(self.usage.get("completion_tokens_details"))
         return RequestRecord(
             target=place.target,
             step=place.step,
@@ -221,10 +226,10 @@ class _Arrival:
             last_s=_rounded_if(self.last_s),
             end_s=_rounded(end_s),
             gaps_s=tuple(_rounded(gap) for gap in self.gaps_s),
-            prompt_tokens=self.usage.get("prompt_tokens") or 0,
-            completion_tokens=self.usage.get("completion_tokens") or self.num_chunks,
-            reasoning_tokens=completion.get("reasoning_tokens") or 0,
-            cached_tokens=prompt.get("cached_tokens") or 0,
+            prompt_tokens=_as_count(self.usage.get("prompt_tokens")),
+            completion_tokens=_as_count(self.usage.get("completion_tokens")) or self.num_chunks,
+            reasoning_tokens=_as_count(completion.get("reasoning_tokens")),
+            cached_tokens=_as_count(prompt.get("cached_tokens")),
             status=self.status,
             error=self.error,
             message=self.message,
@@ -244,6 +249,16 @@ def _events(lines: list[bytes]) -> Iterator[Mapping[str, Any]]:
         if not isinstance(event, dict):
             raise _BadAnswer("malformed", f"no JSON object: {payload[:100]!r}")
         yield event
+
+
+def _as_object(value: object) -> Mapping[str, Any]:
+    """An empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def _as_count(value: object) -> int:
+    """0 for anything else."""
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _rounded(seconds: float) -> float:

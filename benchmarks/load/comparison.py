@@ -59,7 +59,8 @@ class Comparison:
 
 def compare_results(a: Result, b: Result) -> Comparison:
     """Steps belong together by their load, servers by their position."""
-    return Comparison(a.started_at, b.started_at, list(_caveats(a, b)), list(_steps(a, b)))
+    steps = [*_steps(a, b), *_highest(a, b)]
+    return Comparison(a.started_at, b.started_at, list(_caveats(a, b)), steps)
 
 
 def encode_comparison(comparison: Comparison) -> bytes:
@@ -77,6 +78,19 @@ def _steps(a: Result, b: Result) -> Iterator[ComparedStep]:
             rows = side_by_side([measures(first), measures(second)])
             name = a.targets[position].name
             yield ComparedStep(label, position, name, [_compared(row) for row in rows])
+
+
+def _highest(a: Result, b: Result) -> Iterator[ComparedStep]:
+    """What ramps have found."""
+    others = {(found.slo, found.target): found.request_rate for found in b.highest}
+    for found in a.highest:
+        if (found.slo, found.target) not in others:
+            continue
+        first, second = found.request_rate, others[found.slo, found.target]
+        ratio = second / first if first and second else None
+        row = ComparedRow("Throughput", "highest", "requests/s", "per_s", first, second, ratio)
+        name = a.targets[found.target].name
+        yield ComparedStep(f"highest rate that keeps {found.slo}", found.target, name, [row])
 
 
 def _by_label(result: Result) -> Mapping[str, Step]:

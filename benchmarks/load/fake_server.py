@@ -183,6 +183,7 @@ class FakeServer:
         self._rng = random.Random(seed)
         self._slots = asyncio.Semaphore(max_concurrent or sys.maxsize)
         self._caches = _Caches()
+        self._profile: Mapping[str, str] = {}
 
     @asynccontextmanager
     async def running(self, port: int = 0) -> AsyncIterator[str]:
@@ -192,6 +193,8 @@ class FakeServer:
         app.router.add_get("/v1/models", _models)
         app.router.add_get("/version", _version)
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_post("/start_profile", self._start_profile)
+        app.router.add_post("/stop_profile", self._stop_profile)
         for path in ("/health", "/ready"):
             app.router.add_get(path, _healthy)
         # A request whose client has gone must not keep its place.
@@ -252,6 +255,17 @@ class FakeServer:
     async def _metrics(self, _: web.Request) -> web.Response:
         body = generate_latest(self._caches.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _start_profile(self, request: web.Request) -> web.Response:
+        self._profile = await request.json()
+        return web.json_response({"tool": self._profile["tool"]})
+
+    async def _stop_profile(self, _: web.Request) -> web.Response:
+        """Names a file that there is not."""
+        tool = self._profile["tool"]
+        return web.json_response(
+            {"tool": tool, "files": [f"{tool}.trace"], "directory": "/profiles"}
+        )
 
     @asynccontextmanager
     async def _slot(self, read_s: float) -> AsyncIterator[float]:

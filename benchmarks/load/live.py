@@ -18,10 +18,11 @@ from benchmarks.load.result import Step
 _REFRESHES_PER_S = 2  # each takes the client some milliseconds
 _NUM_RECENT = 200  # requests
 _RATE_WINDOW_S = 10.0
+_MAX_ENDS = 10_000  # requests of that time
 
 
 class LiveView:
-    """Drawn again and again on a terminal; elsewhere a line for every step."""
+    """Drawn again and again on a terminal, by a thread; elsewhere a line for every step."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -34,7 +35,7 @@ class LiveView:
         self._num_sent = 0
         self._errors: Counter[str] = Counter()
         self._recent: deque[RequestRecord] = deque(maxlen=_NUM_RECENT)
-        self._ends: deque[tuple[float, int]] = deque()
+        self._ends: deque[tuple[float, int]] = deque(maxlen=_MAX_ENDS)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -97,17 +98,16 @@ class LiveView:
         table.add_row("per token", _percentiles(r.tpot_s for r in recent))
         table.add_row("whole", _percentiles(r.e2e_s for r in recent))
         if self._errors:
-            errors = ", ".join(f"{number} {kind}" for kind, number in self._errors.items())
+            errors = ", ".join(f"{number} {kind}" for kind, number in dict(self._errors).items())
             table.add_row("errors", Text(errors, "red"))
         return table
 
     def _rates(self) -> tuple[int, int, float]:
         """Requests and tokens answered in the last seconds, and how many seconds these are."""
         now_s = time.perf_counter()
-        while self._ends and self._ends[0][0] < now_s - _RATE_WINDOW_S:
-            self._ends.popleft()
+        ends = [end for end in list(self._ends) if end[0] >= now_s - _RATE_WINDOW_S]
         window_s = min(_RATE_WINDOW_S, now_s - self._start_s)
-        return len(self._ends), sum(tokens for _, tokens in self._ends), window_s
+        return len(ends), sum(tokens for _, tokens in ends), window_s
 
 
 def _percentiles(values: Iterable[float | None]) -> str:

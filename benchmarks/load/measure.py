@@ -74,7 +74,12 @@ def label_of(row: Row) -> Measure:
 
 def shown_ratios(ratios: Sequence[Ratio]) -> Mapping[str, str]:
     """By the key of what they compare."""
-    return {r.metric: f"{r.ratio:.2f} ({r.low:.2f} – {r.high:.2f})" for r in ratios}
+    return {ratio.metric: _shown_ratio(ratio) for ratio in ratios}
+
+
+def _shown_ratio(ratio: Ratio) -> str:
+    interval = "" if ratio.low is None else f" ({ratio.low:.2f} – {ratio.high:.2f})"
+    return f"{ratio.ratio:.2f}{interval}"
 
 
 def ratio_meaning(first: str, second: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks.load.latency import MetricName, StatName, latencies
 from benchmarks.load.summary import Block, summarize
 
+MIN_BLOCKS = 5  # fewer say little of the noise between them
 _NUM_RESAMPLES = 2000
 _PERCENTILES = (2.5, 97.5)
 _LATENCIES: tuple[tuple[MetricName, StatName], ...] = (
@@ -31,13 +32,14 @@ class Ratio:
 
     Attributes:
         metric: a latency (`ttft_p50`) or a throughput (`requests_per_s`).
-        low, high: 95 % confidence interval, from a bootstrap over the pairs of blocks.
+        low, high: 95 % confidence interval, from a bootstrap over the pairs of blocks; None if
+            there are too few of them.
     """
 
     metric: str
     ratio: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 def compare(first: Sequence[Block], second: Sequence[Block], seed: int) -> Sequence[Ratio]:
@@ -54,9 +56,12 @@ def compare(first: Sequence[Block], second: Sequence[Block], seed: int) -> Seque
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.divide(better(all_blocks), worse(all_blocks))
             resampled = np.array([np.divide(better(pick), worse(pick)) for pick in picks])
-        if np.isfinite(ratio) and ratio > 0:
-            low, high = np.percentile(resampled[np.isfinite(resampled)], _PERCENTILES)
-            ratios.append(Ratio(name, float(ratio), float(low), float(high)))
+        if not np.isfinite(ratio) or ratio <= 0:
+            continue
+        low, high = None, None
+        if len(first) >= MIN_BLOCKS:
+            low, high = map(float, np.percentile(resampled[np.isfinite(resampled)], _PERCENTILES))
+        ratios.append(Ratio(name, float(ratio), low, high))
     return ratios
 
 

@@ -50,7 +50,7 @@ async def scrape(session: aiohttp.ClientSession, base_url: str) -> Samples:
         async with session.get(f"{base_url}/metrics", timeout=_TIMEOUT) as response:
             text = await response.text() if response.status == 200 else ""
         return read_samples(text)
-    except (aiohttp.ClientError, TimeoutError, ValueError):
+    except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, ArithmeticError):
         return {}
 
 
@@ -61,7 +61,7 @@ def cache_counts(before: Samples, after: Samples) -> Mapping[str, HitCount]:
         num_hits = after.get(hits, 0.0) - before.get(hits, 0.0)
         num_others = after.get(others, 0.0) - before.get(others, 0.0)
         count = HitCount(num_hits, num_others if is_total else num_hits + num_others)
-        if count.queries > 0:
+        if count.queries > 0 and count.hits >= 0:  # or the server has begun anew
             counts[name] = count
     return counts
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -20,26 +21,45 @@ _START: Mapping[ProfileTool, Mapping[str, object]] = {
 }
 
 
+@dataclass(slots=True)
+class Traces:
+    """Filled when the block ends.
+
+    Attributes:
+        files: as the server names them.
+        failures: sentences; what was measured is not lost by them.
+    """
+
+    files: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
 @asynccontextmanager
 async def profiled(
-    session: aiohttp.ClientSession, base_url: str, tool: ProfileTool | None
-) -> AsyncIterator[list[str]]:
-    """Trace the block. The list is filled at its end with the files, as the server names them.
+    session: aiohttp.ClientSession, base_url: str, tool: ProfileTool | None, traces: Traces
+) -> AsyncIterator[None]:
+    """Trace the block.
 
     Ours and vLLM's own server have the endpoints, if they were started with a folder for traces.
 
-    Raises: BenchError if the server refuses.
+    Raises: BenchError if the server does not begin.
     """
-    files: list[str] = []
     if tool is None:
-        yield files
+        yield
         return
-    await _post(session, f"{base_url}/start_profile", _START[tool])
+    started = await _post(session, f"{base_url}/start_profile", _START[tool])
     try:
-        yield files
+        yield
     finally:
-        answer = await _post(session, f"{base_url}/stop_profile", {})
-        files += [f"{answer['directory']}/{name}" for name in answer.get("files", ())]
+        try:
+            answer = await _post(session, f"{base_url}/stop_profile", {})
+        except BenchError as error:
+            traces.failures.append(f"There is no trace: {error}")
+        else:
+            folder = answer.get("directory", "")
+            traces.files += [f"{folder}/{name}" for name in answer.get("files", ())]
+    if tool != started.get("tool", "torch"):  # vLLM's server has no other, and does not say so
+        traces.failures.append(f"{base_url} was traced by torch, as it does not know {tool}.")
 
 
 async def _post(
@@ -56,5 +76,8 @@ async def _post(
             f"{url} answers {response.status}: {text[:300]} (a server that can be profiled is "
             "started with --profile-dir, vLLM's own with --profiler-config)"
         )
-    answer: Mapping[str, Any] = orjson.loads(text) if text.startswith("{") else {}
-    return answer
+    try:
+        answer = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return answer if isinstance(answer, dict) else {}

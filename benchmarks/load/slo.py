@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.load.latency import METRICS, STATS, Distribution, MetricName, StatName, latencies
+from benchmarks.load.latency import METRICS, STATS, MetricName, StatName, latencies
 from benchmarks.load.record import RequestRecord
 
 _BOUND = re.compile(rf"({'|'.join(METRICS)})_({'|'.join(STATS)})=(\d+(?:\.\d+)?)(ms|s)")
@@ -56,7 +56,10 @@ class Goodput:
 
 def parse_slo(text: str) -> Slo:
     """Raises: SloError."""
-    return Slo(text, tuple(_parse_bound(part.strip()) for part in text.split(",")))
+    bounds = tuple(_parse_bound(part.strip()) for part in text.split(","))
+    if len({bound.name for bound in bounds}) < len(bounds):
+        raise SloError(f"{text!r} has two limits of one kind")
+    return Slo(text, bounds)
 
 
 def _parse_bound(text: str) -> Bound:
@@ -82,16 +85,34 @@ def measure_goodput(slo: Slo, records: Sequence[RequestRecord], duration_s: floa
 
 
 def _measure(bound: Bound, records: Sequence[RequestRecord]) -> float | None:
-    values = [value for r in records if r.is_ok for value in latencies(r, bound.metric)]
-    values += [math.inf for r in records if not r.is_ok]
-    if not values:
-        return None
-    with np.errstate(invalid="ignore"):  # between two that never ended
-        value: float = getattr(Distribution.of(values), bound.stat)
+    """What never came is endless, as often as it came in other requests."""
+    found = [_values(record, bound.metric) for record in records]
+    came = [values for values in found if values]
+    num_each = round(np.mean([len(values) for values in came])) if came else 1
+    values = [value for values in came for value in values]
+    values += [math.inf] * num_each * sum(values is None for values in found)
+    value = _stat(values, bound.stat) if values else math.inf
     return value if math.isfinite(value) else None
 
 
+def _values(record: RequestRecord, metric: MetricName) -> tuple[float, ...] | None:
+    """None for what should have come; an answer of one token has no time between tokens."""
+    values = latencies(record, metric)
+    is_missing = not record.is_ok or (metric == "ttfa" and not values)
+    return None if is_missing else values
+
+
+def _stat(values: Sequence[float], stat: StatName) -> float:
+    if stat == "mean":
+        return float(np.mean(values))
+    percent = 100.0 if stat == "max" else float(stat.removeprefix("p"))
+    # one of the values: there is nothing between a time and none
+    return float(np.percentile(values, percent, method="inverted_cdf"))
+
+
 def _keeps(record: RequestRecord, slo: Slo) -> bool:
-    return record.is_ok and all(
-        value <= bound.limit_s for bound in slo.bounds for value in latencies(record, bound.metric)
-    )
+    return all(_keeps_bound(_values(record, b.metric), b.limit_s) for b in slo.bounds)
+
+
+def _keeps_bound(values: Sequence[float] | None, limit_s: float) -> bool:
+    return values is not None and all(value <= limit_s for value in values)

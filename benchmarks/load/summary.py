@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from benchmarks.load.client_load import ClientLoad
 from benchmarks.load.latency import Distribution, MetricName, distributions
@@ -38,7 +39,6 @@ class Totals:
     completion_tokens: int
     reasoning_tokens: int
     cached_tokens: int
-    sent_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Summary:
         latencies: in seconds; see `benchmarks.load.latency.latencies`.
         caches: by cache, as far as the server's `/metrics` tells; the prefix cache may be told by
             its usage.
-        client: the worst of the blocks.
+        client: the mean of the blocks.
         goodput: for each SLO.
     """
 
@@ -84,7 +84,7 @@ def summarize(blocks: Sequence[Block], slos: Sequence[Slo]) -> Summary:
         throughput=_throughput(totals, duration_s),
         latencies=distributions(records),
         caches=_caches(blocks, totals),
-        client=_worst([block.client for block in blocks]),
+        client=_mean([block.client for block in blocks]),
         goodput=[measure_goodput(slo, records, duration_s) for slo in slos],
     )
 
@@ -101,7 +101,6 @@ def _totals(records: Sequence[RequestRecord]) -> Totals:
         completion_tokens=sum(record.completion_tokens for record in answered),
         reasoning_tokens=sum(record.reasoning_tokens for record in answered),
         cached_tokens=sum(record.cached_tokens for record in answered),
-        sent_bytes=sum(record.num_bytes for record in records),
     )
 
 
@@ -125,9 +124,9 @@ def _caches(blocks: Sequence[Block], totals: Totals) -> Mapping[str, HitCount]:
     return sums
 
 
-def _worst(loads: Sequence[ClientLoad]) -> ClientLoad:
+def _mean(loads: Sequence[ClientLoad]) -> ClientLoad:
     return ClientLoad(
-        max(load.cpu_share for load in loads),
-        max(load.lag_p99_s for load in loads),
-        max(load.send_delay_p99_s for load in loads),
+        fmean(load.cpu_share for load in loads),
+        fmean(load.lag_p99_s for load in loads),
+        fmean(load.send_delay_p99_s for load in loads),
     )

@@ -1,5 +1,6 @@
 """Servers under test: found running or started, and what they say of themselves."""
 
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -7,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
+import orjson
 
 from benchmarks.load.bench_error import BenchError
 from benchmarks.load.options import TargetOptions
+from benchmarks.load.repeat import mask
 from benchmarks.load.result import MemoryUse, Target
 from benchmarks.memory import MemoryWatch, watch_memory
 from benchmarks.servers import Launch, running
@@ -44,7 +47,7 @@ def open_target(
         assert options.base_url is not None
         yield LiveTarget(_inspect(options, options.base_url, api_key), None)
         return
-    launch = Launch(shlex.split(options.command))
+    launch = Launch(shlex.split(options.command), os.environ)
     with ExitStack() as stack:
         try:
             server = stack.enter_context(running(launch, ready_timeout_s))
@@ -66,7 +69,7 @@ def _inspect(options: TargetOptions, base_url: str, api_key: str | None) -> Targ
             base_url=base_url,
             model=model,
             version=_version(http),
-            command=options.command,
+            command=options.command and mask(options.command),
         )
 
 
@@ -75,8 +78,7 @@ def _first_model(http: httpx.Client) -> str:
     try:
         response = http.get("/v1/models")
         response.raise_for_status()
-        name: str = response.json()["data"][0]["id"]
-        return name
+        return str(orjson.loads(response.content)["data"][0]["id"])
     except httpx.HTTPError as error:
         raise BenchError(f"{url}: {error or type(error).__name__}") from error
     except (ValueError, LookupError, TypeError) as error:
@@ -87,7 +89,7 @@ def _version(http: httpx.Client) -> dict[str, Any] | None:
     """None if it is not told."""
     try:
         response = http.get("/version")
-        version = response.json() if response.status_code == 200 else None
+        version = orjson.loads(response.content) if response.status_code == 200 else None
     except (httpx.HTTPError, ValueError):
         return None
     return version if isinstance(version, dict) else None

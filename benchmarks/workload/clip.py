@@ -2,7 +2,7 @@
 
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -19,19 +19,34 @@ _PAN = (509, 431)  # pixels to the right and down before the camera turns; no co
 
 
 def draw_mp4(generator: random.Random, seconds: float) -> bytes:
-    """An MP4 file, MPEG-4 Part 2."""
+    """An MP4 file."""
+    return write_mp4(_frames(generator, seconds, step=1), _FPS)
+
+
+def write_mp4(frames: Iterable[Pixels], fps: float) -> bytes:
+    """MPEG-4 Part 2, of BGR frames of one size."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), float(_FPS), _SIZE)
-        for frame in _frames(generator, seconds, step=1):
+        writer: cv2.VideoWriter | None = None
+        for frame in frames:
+            if writer is None:
+                height, width = frame.shape[:2]
+                codec = cv2.VideoWriter.fourcc(*"mp4v")
+                writer = cv2.VideoWriter(str(path), codec, fps, (width, height))
             writer.write(frame)
+        assert writer is not None  # there are frames
         writer.release()
         return path.read_bytes()
 
 
+def write_jpeg(frame: Pixels) -> bytes:
+    """Of a BGR frame."""
+    return cv2.imencode(".jpg", frame)[1].tobytes()
+
+
 def draw_frames(generator: random.Random, seconds: float) -> Sequence[bytes]:
     """JPEG files, `SAMPLED_FPS` for each second of a clip."""
-    return [_jpeg(frame) for frame in _frames(generator, seconds, step=_FPS // SAMPLED_FPS)]
+    return [write_jpeg(frame) for frame in _frames(generator, seconds, step=_FPS // SAMPLED_FPS)]
 
 
 def sample_frames(path: Path, seconds: float) -> Sequence[bytes]:
@@ -42,7 +57,7 @@ def sample_frames(path: Path, seconds: float) -> Sequence[bytes]:
     index = 0
     while fps > 0 and len(frames) < seconds * SAMPLED_FPS and video.grab():
         if index >= len(frames) * fps / SAMPLED_FPS:
-            frames.append(_jpeg(np.asarray(video.retrieve()[1], dtype=np.uint8)))
+            frames.append(write_jpeg(np.asarray(video.retrieve()[1], dtype=np.uint8)))
         index += 1
     video.release()
     if not frames:
@@ -63,7 +78,3 @@ def _frames(generator: random.Random, seconds: float, step: int) -> Iterator[Pix
 def _back_and_forth(index: int, length: int) -> int:
     position = index % (2 * length)
     return min(position, 2 * length - position)
-
-
-def _jpeg(frame: Pixels) -> bytes:
-    return cv2.imencode(".jpg", frame)[1].tobytes()

@@ -17,6 +17,9 @@ _OUTPUT_TOKENS = IntRange(64, 128)
 _IMAGE_SIZES = ImageSizes.parse("640x480:3,1024x768:5,1920x1080:2")
 
 
+_MAX_SECONDS = 3600
+
+
 @dataclass(frozen=True, slots=True)
 class WorkloadOptions:
     """Every field has a flag of the same name. Raises: WorkloadError for a value out of bounds.
@@ -63,5 +66,7 @@ class WorkloadOptions:
                 raise WorkloadError(f"{field}: {getattr(self, field)} is less than 1")
         # Two frames at the rate of windows make a temporal patch: nothing is shorter.
         for field in ("video_seconds", "window_seconds", "stride_seconds"):
-            if getattr(self, field) < 1:
-                raise WorkloadError(f"{field}: {getattr(self, field)} s is less than 1 s")
+            if not 1 <= getattr(self, field) <= _MAX_SECONDS:
+                raise WorkloadError(
+                    f"{field}: {getattr(self, field)} s is not from 1 to {_MAX_SECONDS} s"
+                )

@@ -26,6 +26,7 @@ request came with."""
 _JSON = "application/json"
 _ERRORS: Mapping[int, str] = {
     400: "The body, a field of it, a combination of fields or a parameter is wrong",
+    403: "Not for a page on the web",
     404: "Another model is served, or nothing of this id is kept",
     408: "The body did not arrive in time",
     409: "A profile is running already, or none is",

@@ -299,7 +299,7 @@ OPERATIONS = (
         request=StartProfileRequest,
         needs_body=False,
         answer=StartedProfile,
-        errors=(*BODY_ERRORS, 409),
+        errors=(*BODY_ERRORS, 403, 409),
     ),
     Operation(
         method="post",
@@ -308,7 +308,7 @@ OPERATIONS = (
         summary="End the trace, and wait until it is written",
         tag="vLLM",
         answer=FinishedProfile,
-        errors=(404, 409, 503),
+        errors=(403, 404, 409, 503),
     ),
     Operation(
         method="get",

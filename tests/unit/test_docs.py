@@ -25,5 +25,22 @@ def test_files_named_in_the_documents_exist() -> None:
     ] == []
 
 
-def test_no_placeholder_is_left_in_the_readme() -> None:
-    assert re.findall(r"@[A-Z]+@", (ROOT / "README.md").read_text()) == []
+def test_no_placeholder_is_left() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        assert re.findall(r"@[A-Z]+@|^[A-Z]{5,}$", page.read_text(), re.MULTILINE) == [], page
+
+
+def test_functions_named_for_profiles_are_there() -> None:
+    rows = (
+        (ROOT / "docs" / "profiling.md").read_text().split("| Step | Function")[1].split("\n\n")[0]
+    )
+    cells = [row.split("|")[2].split("vLLM's")[0] for row in rows.splitlines()[2:]]
+    names = {name for cell in cells for name in re.findall(r"`(?:\w+\.)?([A-Za-z_]+)`", cell)}
+    files = [
+        path
+        for folder in ("server", "multimodal", "model_executor")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    defined = set(re.findall(r"def (\w+)", "".join(path.read_text() for path in files)))
+    assert len(names) > 15
+    assert names - defined <= {"process_input_sockets", "py"}  # of vLLM; the end of a file

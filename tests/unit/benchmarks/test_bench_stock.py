@@ -1,6 +1,5 @@
 """The comparison with stock: what it runs, what it keeps, and what its pages say."""
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -49,7 +48,6 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     outcomes = {"reuse": make_outcome(make_document()), "text": make_outcome(make_document(0.9))}
     write_results(tmp_path, outcomes)
     assert read_outcomes(tmp_path) == outcomes
-    assert json.loads((tmp_path / "reuse.json").read_text()) == make_document()
 
 
 def test_nothing_is_known_before_the_first_run(tmp_path: Path) -> None:
@@ -196,8 +194,8 @@ def test_both_starts_are_of_the_same_model_with_aims_of_their_own(
         assert ("--enforce-eager" in options["--vs"]) == (name == "startup")
 
 
-def test_every_benchmark_there_is_can_be_run() -> None:
+def test_the_module_of_every_benchmark_is_there() -> None:
     folder = Path(stock.__file__).parent
-    modules = {benchmark_arguments(name, make_arguments(folder))[0] for name in NAMES[:7]}
+    modules = {benchmark_arguments(name, make_arguments(folder))[0] for name in stock._OF_THEIR_OWN}
     for module in modules:
         assert (folder / f"{module.partition('.')[2]}.py").exists()

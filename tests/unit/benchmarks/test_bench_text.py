@@ -1,6 +1,5 @@
 """What the comparison of text takes from the load test: ratios, intervals, memory, aims."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -11,13 +10,13 @@ from benchmarks.load.latency import Distribution
 from benchmarks.load.ratio import Ratio
 from benchmarks.load.result import MemoryUse, Result, Step, Target
 from benchmarks.load.summary import Summary, Throughput, Totals
-from benchmarks.text import aims, print_report, rows
+from benchmarks.text import aims, rows
 
 _GIB = 1024**3
 
 
 def make_summary(tokens_per_s: float, tpot_s: float, prompt_tokens: int = 4000) -> Summary:
-    totals = Totals(100, 100, {}, 0, 0, prompt_tokens, 12800, 0, 0, 1000)
+    totals = Totals(100, 100, {}, 0, 0, prompt_tokens, 12800, 0, 0)
     times = {"ttft": Distribution.of([0.02]), "tpot": Distribution.of([tpot_s])}
     return Summary(
         10.0, totals, Throughput(10, 0, 0, 400, tokens_per_s), times, {}, ClientLoad(0.1, 0, 0), ()
@@ -83,12 +82,3 @@ def test_failed_requests_and_different_work_are_errors() -> None:
         rows(make_result(make_step(shorter, stock)))
     with pytest.raises(RuntimeError, match="prompts differ"):
         rows(make_result(make_step(make_summary(800.0, 0.01, prompt_tokens=4100), stock)))
-
-
-def test_the_last_line_is_the_document(capsys: pytest.CaptureFixture[str]) -> None:
-    print_report(make_result(_STEP))
-    lines = capsys.readouterr().out.splitlines()
-    assert "| 8 at once: tokens out | 800 tokens/s | 1000 tokens/s | 0.80 | 0.70 – 0.90 |" in lines
-    document = json.loads(lines[-1])
-    assert document.keys() == {"benchmark", "machine", "rows", "aims", "warnings"}
-    assert [aim["is_met"] for aim in document["aims"]] == [False, True]

@@ -90,6 +90,13 @@ def test_options_of_requests() -> None:
     ("flags", "message"),
     [
         (["--ramp"], "--ramp needs an --slo"),
+        (["--ramp", "--slo", "ttft_p50=1s", "--request-rate", "1,2"], "one --request-rate"),
+        (["--slo", "ttft_p50=1s,ttft_p50=2s"], "two limits"),
+        (["--command", "serve --port 8000"], "`{port}`"),
+        (["--command", "serve 'x {port}"], "quotation"),
+        (["--base-url", "http://user:word@host"], "OPENAI_API_KEY"),
+        (["--base-url", "http://[::1"], "IPv6"),
+        (["--video-seconds", "nan"], "nan s is not"),
         (["--ramp", "--slo", "ttft_p50=1s", "--concurrency", "2"], "--concurrency has no meaning"),
         (["--slo", "ttft=1s"], "METRIC_STAT=TIME"),
         (["--workload", "mlperf", "--concurrency", "2"], "Poisson"),

@@ -57,7 +57,7 @@ def test_servers_that_count_other_tokens_are_not_alike() -> None:
 def test_few_requests_and_few_blocks_are_little_evidence() -> None:
     few = MANY[:30]
     found = caveats(step(block(few), block(few), num_blocks=2), few)
-    assert any("2 blocks are few" in caveat for caveat in found)
+    assert any("2 blocks are too few" in caveat for caveat in found)
     assert any("p99 of 30 requests" in caveat for caveat in found)
 
 

@@ -54,16 +54,14 @@ async def test_an_answer_is_noted_with_its_place_times_and_usage(fake_url: str) 
     assert record.scheduled_s <= record.sent_s < record.first_s < record.last_s <= record.end_s
     assert len(record.gaps_s) == 5
     assert sum(record.gaps_s) == pytest.approx(record.last_s - record.first_s, abs=1e-4)
-    # no sooner than the server sends them
-    assert record.ttft_s is not None and record.ttft_s >= 0.02
-    assert record.tpot_s is not None and record.tpot_s >= 0.009
+    assert record.ttft_s is not None and record.ttft_s >= 0.02  # no sooner than it is sent
 
 
 async def test_reasoning_is_told_from_the_answer(fake_url: str) -> None:
     record = await ask(fake_url, turn(), thinking=True)
     assert record.reasoning_tokens == 3
     assert record.first_s is not None and record.first_answer_s is not None
-    assert record.first_answer_s - record.first_s >= 0.029
+    assert record.first_answer_s - record.first_s == pytest.approx(sum(record.gaps_s[:3]), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -162,9 +160,29 @@ async def test_an_answer_whose_tokens_have_no_text_has_a_first_token() -> None:
 
 
 @pytest.mark.parametrize(
+    "usage",
+    [
+        "x",
+        5,
+        [1],
+        {"prompt_tokens": "7", "completion_tokens": [2]},
+        {"completion_tokens": -4},
+        {"prompt_tokens_details": [1], "completion_tokens_details": "x", "completion_tokens": 1},
+    ],
+)
+async def test_a_usage_that_is_none_counts_nothing(usage: Any) -> None:
+    chunk = {"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}], "error": None}
+    record = await answered_with(events(chunk, {"choices": [], "usage": usage}))
+    assert record.is_ok
+    assert (record.prompt_tokens, record.completion_tokens) == (0, 1)
+    assert (record.reasoning_tokens, record.cached_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize(
     "body",
     [
         events({"choices": [{"delta": {"content": "a"}}]}),  # no end
+        b"data: " + b"x" * (2**24 + 2),
         events({"choices": 5}),
         events({"choices": ["x"]}),
         events({"choices": [{"delta": "x"}]}),

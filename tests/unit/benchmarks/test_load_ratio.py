@@ -43,6 +43,11 @@ def test_the_interval_grows_with_the_difference_between_blocks() -> None:
     assert width(uneven) > 3 * width(even)
 
 
+def test_few_blocks_have_no_interval() -> None:
+    for ratio in compare(blocks(0.1, 1)[:4], blocks(0.2, 2)[:4], seed=0):
+        assert (ratio.low, ratio.high) == (None, None)
+
+
 def test_what_one_of_them_never_had_is_left_out() -> None:
     dead = [block([failed() for _ in range(20)]) for _ in range(10)]
     assert list(compare(blocks(0.1, 1), dead, seed=0)) == []

@@ -33,6 +33,10 @@ def test_hits_are_those_in_between_over_all_engines() -> None:
     }
 
 
+def test_a_server_that_has_begun_anew_tells_nothing() -> None:
+    assert cache_counts(read_samples(_AFTER), read_samples(_BEFORE)) == {}
+
+
 def test_caches_that_nobody_asked_are_left_out() -> None:
     samples = read_samples(_AFTER)
     assert cache_counts(samples, samples) == {}

@@ -47,6 +47,36 @@ def test_few_failures_do_not_break_a_median() -> None:
     assert goodput.measured_s["ttft_p50"] == pytest.approx(0.1)
 
 
+def test_two_limits_of_one_kind_are_refused() -> None:
+    with pytest.raises(SloError, match="two limits"):
+        parse_slo("ttft_p99=1s,ttft_p99=2s")
+
+
+def test_a_percentile_beside_a_failure_is_what_came() -> None:
+    goodput = measure_goodput(parse_slo("ttft_p50=1s"), [record(), record(), failed()], 1.0)
+    assert goodput.measured_s["ttft_p50"] == pytest.approx(0.1)
+
+
+def test_an_answer_that_ends_in_its_reasoning_has_no_first_answer() -> None:
+    endless = record(first_answer_s=None)
+    goodput = measure_goodput(parse_slo("ttfa_p99=10s"), [record(), endless], 1.0)
+    assert not goodput.is_held
+    assert goodput.share == 0.5
+
+
+def test_a_failed_request_lacks_as_many_gaps_as_others_have() -> None:
+    records = [record(gaps_s=(0.1,) * 100), record(gaps_s=(0.1,) * 100), failed(gaps_s=())]
+    assert not measure_goodput(parse_slo("itl_p90=1s"), records, 1.0).is_held
+    assert measure_goodput(parse_slo("itl_p50=1s"), records, 1.0).is_held
+
+
+def test_an_answer_of_one_token_breaks_no_limit_between_tokens() -> None:
+    single = record(gaps_s=(), completion_tokens=1)
+    goodput = measure_goodput(parse_slo("itl_p99=1s,tpot_p99=1s"), [record(), single], 1.0)
+    assert goodput.is_held
+    assert goodput.share == 1.0
+
+
 def test_every_gap_counts_for_the_time_between_tokens() -> None:
     slow = record(gaps_s=(0.1, 0.9))
     goodput = measure_goodput(parse_slo("itl_p50=200ms"), [record(), slow], 1.0)

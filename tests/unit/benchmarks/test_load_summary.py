@@ -42,7 +42,9 @@ def test_blocks_are_pooled() -> None:
     assert summary.latencies["ttft"].p50 == pytest.approx(0.2)
     assert summary.caches == {"prefix": HitCount(4, 8), "pixels": HitCount(1, 1)}
     assert summary.caches["prefix"].rate == 0.5
-    assert summary.client == busy and summary.client.is_limit
+    assert summary.client.cpu_share == pytest.approx(0.5)
+    assert summary.client.send_delay_p99_s == pytest.approx(0.01)
+    assert summary.client.is_limit
     assert summary.goodput[0].requests == 0.25
 
 

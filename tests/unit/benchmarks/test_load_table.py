@@ -87,7 +87,7 @@ def test_a_failed_request_makes_percentiles_of_an_slo_endless() -> None:
 
 
 def test_a_percentile_of_an_slo_is_not_that_of_answered_requests() -> None:
-    result, _ = make_run(targets=["server", "vs"], failures=2)
+    result, _ = make_run(targets=["server", "vs"], failures=2, num_blocks=5)
     lines = [line.split() for line in _printed(result).splitlines()]
     assert ["ttft_p99", "endless", "endless"] in lines
     (row,) = [line for line in lines if line[:2] == ["TTFT", "p99"]]

@@ -31,12 +31,12 @@ def test_the_last_line_is_the_document(capsys: pytest.CaptureFixture[str]) -> No
     rows = [Row("first token", 0.5, 2.0, "s")]
     Report("restart", rows, [Aim("times sooner", 4.0, 5)]).print()
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert document.keys() == {"benchmark", "machine", "rows", "aims"}
+    assert document.keys() == {"benchmark", "machine", "rows", "aims", "warnings"}
     assert document["benchmark"] == "restart"
-    assert document["machine"].keys() == {"cores", "cpu"}
-    assert document["rows"] == [
-        {"name": "first token", "ours": 0.5, "stock": 2.0, "unit": "s", "ratio": 4.0}
-    ]
+    assert document["machine"].keys() == {"cores", "cpu", "gpus", "memory_gib", "system"}
+    (row,) = document["rows"]
+    numbers = {"ours": 0.5, "stock": 2.0, "ratio": 4.0, "low": None, "high": None}
+    assert row == {"name": "first token", "unit": "s", **numbers}
     assert document["aims"] == [
         {"text": "times sooner", "measured": 4.0, "bound": 5, "at_least": True, "is_met": False}
     ]
@@ -45,10 +45,13 @@ def test_the_last_line_is_the_document(capsys: pytest.CaptureFixture[str]) -> No
 def test_the_table_is_markdown(capsys: pytest.CaptureFixture[str]) -> None:
     Report("restart", [Row("first token", 0.5, 2.0, "s")], []).print()
     assert capsys.readouterr().out.splitlines()[:3] == [
-        "| | ours | stock | ratio |",
-        "|---|---|---|---|",
-        "| first token | 0.5 s | 2 s | 4.00 |",
+        "| | ours | stock | ratio | 95 % interval |",
+        "|---|---|---|---|---|",
+        "| first token | 0.5 s | 2 s | 4.00 |  |",
     ]
+    Report("text", [Row("tokens", 1800.0, 900.0, "tokens/s", 1.5, 2.5)], []).print()
+    line = "| tokens | 1,800 tokens/s | 900 tokens/s | 2.00 | 1.50 – 2.50 |"
+    assert line in capsys.readouterr().out.splitlines()
 
 
 def test_the_cpu_is_named_where_the_system_names_it() -> None:

@@ -1,6 +1,7 @@
 """Windows of a file overlap in the frames that are sampled, and last as long as stock's."""
 
-from benchmarks.windows import file_window, frames_part, make_clip
+from benchmarks.windows import file_window, make_clip
+from benchmarks.workload.message import frames_part
 from multimodal.options import MediaLimits, MediaOptions
 from multimodal.plan import VideoHeader, plan_video
 from multimodal.preprocessor_config import PreprocessorConfig

@@ -1,5 +1,7 @@
 """Profiles over HTTP: one at a time, the files they leave, and tools that fail."""
 
+import asyncio
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -16,17 +18,20 @@ from tests.fake_backend import Server, assert_error
 START, STOP = "/start_profile", "/stop_profile"
 PY_SPY: dict[str, Any] = {"json": {"tool": "py-spy"}}
 # Plays py-spy: its last argument is where the trace goes.
-SAMPLING = """#!/bin/sh
-for path; do :; done
-trap 'echo trace > "$path"; exit 0' INT
-echo "py-spy> Sampling process 200 times a second. Press Control-C to exit."
-while :; do sleep 0.01; done
+SAMPLING = f"""#!{sys.executable}
+import pathlib, signal, sys, time
+def end(*_):
+    pathlib.Path(sys.argv[-1]).write_text("trace")
+    sys.exit(0)
+signal.signal(signal.SIGINT, end)
+print("py-spy> Sampling process 200 times a second. Press Control-C to exit.", flush=True)
+time.sleep(60)
 """
 REFUSED = """#!/bin/sh
 echo "Permission Denied: Try running again with elevated permissions" >&2
 exit 1
 """
-FAILING = SAMPLING.replace("exit 0", "exit 1").replace('echo trace > "$path"', "echo no space")
+FAILING = SAMPLING.replace("sys.exit(0)", "sys.exit('no space')").replace("trace", "")
 
 InstallPySpy = Callable[[str], None]
 
@@ -77,7 +82,7 @@ async def test_a_profile_is_torchs_unless_asked_otherwise(profiled: Server, fold
         "files": ["rank0.pt.trace.json.gz"],
         "directory": str(folder),
     }
-    assert profiled.engine.profiles == ["start None", "stop"]
+    assert profiled.engine.profiles == ["start 1000", "stop"]
 
 
 async def test_the_bound_of_steps_is_handed_to_the_engine(profiled: Server) -> None:
@@ -107,7 +112,45 @@ async def test_there_is_one_profile_at_a_time(profiled: Server) -> None:
     assert_error(await post(profiled, START), 409, "profile_running")
     assert (await post(profiled, STOP)).status_code == 200
     assert_error(await post(profiled, STOP), 409, "no_profile")
-    assert profiled.engine.profiles == ["start None", "stop"]
+    assert profiled.engine.profiles == ["start 1000", "stop"]
+
+
+async def test_of_two_at_the_same_time_one_is_refused(profiled: Server) -> None:
+    answers = await asyncio.gather(post(profiled, START), post(profiled, START))
+    assert sorted(answer.status_code for answer in answers) == [200, 409]
+    assert profiled.engine.profiles == ["start 1000"]
+
+
+@pytest.mark.parametrize("path", [START, STOP])
+async def test_a_web_page_cannot_trace(profiled: Server, path: str) -> None:
+    """A browser sends such a request to any address without asking first."""
+    answer = await post(profiled, path, headers={"Origin": "https://example.com"})
+    assert_error(answer, 403, "web_page")
+    assert profiled.engine.profiles == []
+
+
+async def test_a_server_that_ends_begins_no_profile(profiled: Server) -> None:
+    profiled.state.drain()
+    assert_error(await post(profiled, START), 503, "shutting_down")
+
+
+async def test_a_stop_that_nobody_waits_for_can_be_repeated(profiled: Server) -> None:
+    assert profiled.state.profiler is not None
+    await post(profiled, START)
+    profiled.engine.profile_stop_s = 60
+    stopping = asyncio.create_task(profiled.state.profiler.stop())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    await asyncio.wait([stopping])
+    profiled.engine.profile_stop_s = 0
+    assert (await post(profiled, STOP)).status_code == 200
+
+
+async def test_a_folder_that_has_gone_is_an_error(profiled: Server, folder: Path) -> None:
+    profiled.engine.trace_path = None
+    await post(profiled, START)
+    folder.rmdir()
+    assert_error(await post(profiled, STOP), 500, "profiler_failed")
 
 
 async def test_only_files_of_this_profile_are_named(profiled: Server, folder: Path) -> None:
@@ -155,7 +198,7 @@ async def test_py_spy_writes_its_trace_when_it_is_stopped(
     (name,) = answer["files"]
     assert answer["tool"] == "py-spy"
     assert name.endswith(".speedscope.json")
-    assert (folder / name).read_text() == "trace\n"
+    assert (folder / name).read_text() == "trace"
     assert profiled.engine.profiles == []
 
 
@@ -201,6 +244,7 @@ async def test_a_profile_that_fails_at_the_end_keeps_nothing_from_closing(
     profiled.engine.is_dead = True
     await profiled.state.close()
     assert "is lost" in caplog.text
+    assert profiled.engine.is_shut_down
 
 
 @pytest.mark.parametrize("is_loaded", [True, False])
