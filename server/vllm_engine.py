@@ -210,6 +210,8 @@ async def start_engine(
         args.profiler_config = _profiler_config(profile_dir)
     if _is_cpu(settings) and args.enforce_eager:
         _disable_compilation()
+    if _is_cpu(settings) and settings.tensor_parallel_size > 1:
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _split_cores(settings))
     os.environ["VLLM_RPC_BASE_PATH"] = run_folder.name  # vLLM leaves its sockets behind
     start = _start_in_one_process if starts_by_fork(settings) else AsyncLLM.from_engine_args
     # In a thread of its own: a process forked from a thread that has used OpenMP hangs in it.
@@ -315,6 +317,15 @@ def _gpu_memory_share(settings: EngineSettings, device_bytes: int | None) -> flo
         return share
     share = share or AsyncEngineArgs.gpu_memory_utilization
     return share - device_bytes / current_platform.get_device_total_memory()
+
+
+def _split_cores(settings: EngineSettings) -> str:
+    """As many cores for each process, `0,1|2,3`; vLLM wants a NUMA node for each of them."""
+    cores = sorted(os.sched_getaffinity(0))
+    num_each = max(1, len(cores) // settings.tensor_parallel_size)
+    starts = range(0, num_each * settings.tensor_parallel_size, num_each)
+    shares = (cores[start % len(cores) :][:num_each] for start in starts)
+    return "|".join(",".join(map(str, share)) for share in shares)
 
 
 def _disable_compilation() -> None:

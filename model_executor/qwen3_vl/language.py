@@ -15,9 +15,13 @@ from vllm.model_executor.models.qwen3_moe import (
     Qwen3MoeDecoderLayer,
     Qwen3MoeForCausalLM,
     Qwen3MoeModel,
+    Qwen3MoeSparseMoeBlock,
 )
 from vllm.model_executor.models.utils import PPMissingLayer, maybe_prefix
+from vllm.platforms import current_platform
 from vllm.sequence import IntermediateTensors
+
+from model_executor.qwen3_vl.experts import LocalExperts
 
 # Positions stay below the number of tokens: no head-room beyond the context.
 _MROPE_POSITIONS_FACTOR = 1
@@ -110,6 +114,9 @@ class MoeDecoderLayer(Qwen3MoeDecoderLayer):
             is_fused_checkpoint_transposed=True,  # the hub's (E, H, 2I) and (E, I, H)
             mrope_positions_factor=_MROPE_POSITIONS_FACTOR,
         )
+        if current_platform.is_cpu() and isinstance(self.mlp, Qwen3MoeSparseMoeBlock):
+            # vLLM's block hands no class of experts on to the layer that it builds.
+            self.mlp.experts.routed_experts.__class__ = LocalExperts
 
 
 @support_torch_compile(dynamic_arg_dims=_DYNAMIC_ARG_DIMS)

@@ -1,0 +1,61 @@
+"""One model in several processes of a CPU: the same tokens as in one, with the vision cache on."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.checkpoint import CheckpointSpec
+from demo.random_checkpoint import build_checkpoint
+from tests.e2e.real_media import image, text
+from tests.e2e.real_server import RealServer
+
+_NUM_TOKENS = 24
+_QUESTIONS: Sequence[Any] = (
+    "What is the capital of France?",
+    [image(), text("What is this?")],
+    [text("Again, with other words before it."), image(), text("What is this?")],
+    [image(max_pixels=100_000), image(), text("Which one is larger?")],
+)
+
+
+@pytest.fixture(scope="module")
+def moe_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoints") / "moe"
+    return build_checkpoint(path, CheckpointSpec(is_moe=True, num_experts=6))
+
+
+@pytest.fixture(scope="module")
+def expected(moe_checkpoint: Path, logs: Path) -> list[str]:
+    """The answers of one process."""
+    with serving(moe_checkpoint, logs, "one") as server:
+        return answers(server)
+
+
+def serving(checkpoint: Path, logs: Path, name: str, **options: Any) -> RealServer:
+    return RealServer(checkpoint, logs / f"parallel-{name}", max_model_len=4096, **options)
+
+
+def answers(server: RealServer) -> list[str]:
+    options: dict[str, Any] = {"max_tokens": _NUM_TOKENS, "temperature": 0}
+    options["extra_body"] = {"ignore_eos": True}
+    found = [server.ask(question, **options) for question in _QUESTIONS]
+    assert all(answer.usage.completion_tokens == _NUM_TOKENS for answer in found)
+    return [answer.choices[0].message.model_dump_json() for answer in found]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["tensor", "expert"])
+def parallel(
+    request: pytest.FixtureRequest, moe_checkpoint: Path, logs: Path
+) -> Iterator[RealServer]:
+    options = {"tensor_parallel_size": 2, "enable_expert_parallel": request.param}
+    with serving(moe_checkpoint, logs, f"two-{request.param}", **options) as server:
+        yield server
+
+
+def test_two_processes_give_the_tokens_of_one(parallel: RealServer, expected: list[str]) -> None:
+    assert answers(parallel) == expected
+    # by now all pictures are known
+    assert answers(parallel) == expected
+    assert parallel.sample("qwen3vl_vision_cache_hits_total") > 0
