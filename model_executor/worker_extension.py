@@ -8,6 +8,7 @@ from threading import Thread
 from typing import Any
 
 import psutil
+from vllm.distributed import get_pp_group
 
 _WATCH_INTERVAL_S = 1.0
 
@@ -48,6 +49,20 @@ class WorkerExtension:
                 generators.update(kept)
 
         runner.sample_tokens = sample_without_dropped
+
+    def make_stage_input(self) -> None:
+        """Make the buffers in which a pipeline stage gets what the one before it has computed.
+
+        vLLM makes them in its profiling run, which there is not on a CPU without compilation.
+        """
+        runner = self.model_runner
+        if runner.device.type != "cpu" or get_pp_group().is_first_rank:
+            return
+        runner.intermediate_tensors = runner.get_model().make_empty_intermediate_tensors(
+            batch_size=runner.max_num_tokens,
+            dtype=runner.model_config.dtype,
+            device=runner.device,
+        )
 
     def describe_model(self) -> str:
         """Module and name of the class that really runs, the proof that it is ours."""

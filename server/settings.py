@@ -262,9 +262,15 @@ class EngineSettings(_Group):
     gpu_memory_utilization: float | None = Field(
         default=None, gt=0, le=1, description="Share of GPU memory that the engine may use."
     )
-    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs that share each layer.")
+    tensor_parallel_size: int = Field(
+        default=1, ge=1, description="GPUs, or processes on a CPU, that share each layer."
+    )
+    pipeline_parallel_size: int = Field(
+        default=1, ge=1, description="GPUs, or processes on a CPU, with some of the layers each."
+    )
     enable_expert_parallel: bool = Field(
-        default=False, description="Spread whole experts over the GPUs (MoE checkpoints)."
+        default=False,
+        description="Spread whole experts over the GPUs of `tensor_parallel_size` (MoE checkpoints).",
     )
     enforce_eager: bool | None = Field(default=None, description="Run without compiled graphs.")
     seed: int = Field(default=0, ge=0, description="Seed of the engine's random numbers.")

@@ -182,7 +182,11 @@ class _ReportReader(StatLoggerBase):
 
 def starts_by_fork(settings: EngineSettings) -> bool:
     """Whether the engine process is a fork of this one, which must then hold no sockets yet."""
-    return _is_cpu(settings) and settings.tensor_parallel_size == 1
+    return _is_cpu(settings) and _num_workers(settings) == 1
+
+
+def _num_workers(settings: EngineSettings) -> int:
+    return settings.tensor_parallel_size * settings.pipeline_parallel_size
 
 
 async def start_engine(
@@ -210,7 +214,7 @@ async def start_engine(
         args.profiler_config = _profiler_config(profile_dir)
     if _is_cpu(settings) and args.enforce_eager:
         _disable_compilation()
-    if _is_cpu(settings) and settings.tensor_parallel_size > 1:
+    if _is_cpu(settings) and _num_workers(settings) > 1:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _split_cores(settings))
     os.environ["VLLM_RPC_BASE_PATH"] = run_folder.name  # vLLM leaves its sockets behind
     start = _start_in_one_process if starts_by_fork(settings) else AsyncLLM.from_engine_args
@@ -219,6 +223,7 @@ async def start_engine(
     try:
         await llm.collective_rpc("end_with_server", args=(socket.gethostname(), os.getpid()))
         await llm.collective_rpc("keep_seeds")
+        await llm.collective_rpc("make_stage_input")
         implementation = (await llm.collective_rpc("describe_model"))[0]
         if not implementation.startswith("model_executor."):
             raise RuntimeError(
@@ -257,6 +262,7 @@ def _engine_args(
         "kv_cache_memory_bytes": settings.kv_cache_bytes,
         "gpu_memory_utilization": _gpu_memory_share(settings, device_bytes),
         "tensor_parallel_size": settings.tensor_parallel_size,
+        "pipeline_parallel_size": settings.pipeline_parallel_size,
         "enable_expert_parallel": settings.enable_expert_parallel,
         "enforce_eager": settings.enforce_eager,
         "seed": settings.seed,
@@ -322,8 +328,8 @@ def _gpu_memory_share(settings: EngineSettings, device_bytes: int | None) -> flo
 def _split_cores(settings: EngineSettings) -> str:
     """As many cores for each process, `0,1|2,3`; vLLM wants a NUMA node for each of them."""
     cores = sorted(os.sched_getaffinity(0))
-    num_each = max(1, len(cores) // settings.tensor_parallel_size)
-    starts = range(0, num_each * settings.tensor_parallel_size, num_each)
+    num_each = max(1, len(cores) // _num_workers(settings))
+    starts = range(0, num_each * _num_workers(settings), num_each)
     shares = (cores[start % len(cores) :][:num_each] for start in starts)
     return "|".join(",".join(map(str, share)) for share in shares)
 

@@ -1,6 +1,6 @@
 """One model in several processes of a CPU: the same tokens as in one, with the vision cache on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,17 @@ _QUESTIONS: Sequence[Any] = (
     [text("Again, with other words before it."), image(), text("What is this?")],
     [image(max_pixels=100_000), image(), text("Which one is larger?")],
 )
+_LAYOUTS: Mapping[str, Mapping[str, Any]] = {
+    "tensor": {"tensor_parallel_size": 2},
+    "expert": {"tensor_parallel_size": 2, "enable_expert_parallel": True},
+    "pipeline": {"pipeline_parallel_size": 2},
+}
 
 
 @pytest.fixture(scope="module")
 def moe_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoints") / "moe"
-    return build_checkpoint(path, CheckpointSpec(is_moe=True, num_experts=6))
+    return build_checkpoint(path, CheckpointSpec(is_moe=True, num_experts=6, num_layers=6))
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +50,11 @@ def answers(server: RealServer) -> list[str]:
     return [answer.choices[0].message.model_dump_json() for answer in found]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["tensor", "expert"])
+@pytest.fixture(scope="module", params=_LAYOUTS)
 def parallel(
     request: pytest.FixtureRequest, moe_checkpoint: Path, logs: Path
 ) -> Iterator[RealServer]:
-    options = {"tensor_parallel_size": 2, "enable_expert_parallel": request.param}
-    with serving(moe_checkpoint, logs, f"two-{request.param}", **options) as server:
+    with serving(moe_checkpoint, logs, request.param, **_LAYOUTS[request.param]) as server:
         yield server
 
 
