@@ -1,5 +1,6 @@
 """One model in several processes of a CPU: the same tokens as in one, with the vision cache on."""
 
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from demo.checkpoint import CheckpointSpec
 from demo.random_checkpoint import build_checkpoint
 from tests.e2e.real_media import image, text
-from tests.e2e.real_server import RealServer
+from tests.e2e.real_server import RealServer, serve_command
 
 _NUM_TOKENS = 24
 _QUESTIONS: Sequence[Any] = (
@@ -63,3 +64,13 @@ def test_two_processes_give_the_tokens_of_one(parallel: RealServer, expected: li
     # by now all pictures are known
     assert answers(parallel) == expected
     assert parallel.sample("qwen3vl_vision_cache_hits_total") > 0
+
+
+def test_a_split_that_cuts_deepstack_is_refused(hybrid_checkpoint: Path) -> None:
+    """Four layers in two stages, of which the first would have two of the three that it feeds."""
+    command = serve_command(
+        str(hybrid_checkpoint), port=0, max_model_len=256, pipeline_parallel_size=2
+    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1
+    assert "the first pipeline stage holds 2 layers, but DeepStack feeds the first 3" in done.stdout
