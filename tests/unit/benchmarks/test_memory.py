@@ -1,6 +1,5 @@
 """Memory of a process and its descendants: what they share counts once, peaks stay known."""
 
-import os
 import subprocess
 import sys
 import time
@@ -22,37 +21,55 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 """
+# Takes a block and gives it back, a line on stdin for each step.
+_TAKER = f"""
+import sys
+print("ready", flush=True)
+sys.stdin.readline()
+block = b"x" * {_BLOCK_BYTES}
+print("taken", flush=True)
+sys.stdin.readline()
+del block
+print("given back", flush=True)
+sys.stdin.readline()
+"""
 
 
 @contextmanager
-def family() -> Iterator[int]:
-    """The process id of the parent; closing its stdin ends both."""
+def running(script: str) -> Iterator[subprocess.Popen[str]]:
+    """One that has said `ready`; closing its stdin ends it."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _FAMILY], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     try:
-        assert process.stdout.readline() == b"ready\n"
-        yield process.pid
+        assert process.stdout.readline() == "ready\n"
+        yield process
     finally:
         process.communicate(timeout=_HANG_S)
 
 
+def go_on(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None and process.stdout is not None
+    print(file=process.stdin, flush=True)
+    process.stdout.readline()
+
+
 def test_descendants_count_and_what_they_share_counts_once() -> None:
-    with family() as pid:
-        assert 2 * _BLOCK_BYTES < memory_bytes(pid) < 2.5 * _BLOCK_BYTES
+    with running(_FAMILY) as process:
+        assert 2 * _BLOCK_BYTES < memory_bytes(process.pid) < 2.5 * _BLOCK_BYTES
 
 
 def test_what_was_taken_and_given_back_stays_the_peak() -> None:
-    with watch_memory(os.getpid()) as watch:
-        block = b"x" * _BLOCK_BYTES
-        taken_bytes = watch.idle_bytes + len(block) * 0.9
+    with running(_TAKER) as process, watch_memory(process.pid) as watch:
+        taken_bytes = watch.idle_bytes + _BLOCK_BYTES * 0.9
+        go_on(process)
         deadline_s = time.monotonic() + _HANG_S
         while watch.peak_bytes < taken_bytes and time.monotonic() < deadline_s:
             time.sleep(0.05)
-        del block
-        assert memory_bytes(os.getpid()) < taken_bytes
-    assert watch.peak_bytes >= taken_bytes
+        go_on(process)
+        assert memory_bytes(process.pid) < taken_bytes
+        assert watch.peak_bytes >= taken_bytes
 
 
 def test_a_process_that_ends_takes_nothing() -> None:
