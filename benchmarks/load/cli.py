@@ -77,7 +77,8 @@ def _measure(options: BenchOptions, argv: Sequence[str]) -> int:
         monitor = Monitor(file, LiveView(Console(stderr=True)))
         result, is_whole = _run(options, argv, source, monitor)
     if result.steps:
-        _write(result, monitor.records, options.output_dir)
+        measured = [record for record in monitor.records if record.step < len(result.steps)]
+        _write(result, measured, options.output_dir)
     if not is_whole:
         return _INTERRUPTED
     return 0 if all(s.totals.answered for step in result.steps for s in step.summaries) else 1

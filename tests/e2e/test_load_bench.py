@@ -196,6 +196,7 @@ def test_what_was_measured_before_an_interruption_is_kept(tmp_path: Path) -> Non
         requests = tmp_path / "requests.jsonl"
         while not (requests.exists() and requests.read_bytes()):  # the first step has ended
             time.sleep(0.1)
+        time.sleep(3)  # requests of the second one are answered
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
