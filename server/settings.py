@@ -270,7 +270,7 @@ class EngineSettings(_Group):
     )
     enable_expert_parallel: bool = Field(
         default=False,
-        description="Spread whole experts over the GPUs of `tensor_parallel_size` (MoE checkpoints).",
+        description="Spread whole experts over the GPUs that share a layer (MoE checkpoints).",
     )
     enforce_eager: bool | None = Field(default=None, description="Run without compiled graphs.")
     seed: int = Field(default=0, ge=0, description="Seed of the engine's random numbers.")
