@@ -1,6 +1,6 @@
 """When requests are sent: so many at once, or so many a second."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,13 +36,17 @@ class OpenLoop:
 
 
 Load = ClosedLoop | OpenLoop
+_TINY = np.finfo(float).tiny  # bursts can be so extreme that all gaps are 0
 
 
-def arrival_times(load: OpenLoop, share: float, seed: Sequence[int]) -> Iterator[float]:
-    """Seconds since the start at which conversations begin, `share` of the request rate."""
-    generator = np.random.default_rng(seed)
-    scale_s = 1 / (load.request_rate * share * load.burstiness)
-    time_s = 0.0
-    while True:
-        yield time_s
-        time_s += float(generator.gamma(load.burstiness, scale_s))
+def arrival_times(load: OpenLoop, share: float, num: int, seed: Sequence[int]) -> Sequence[float]:
+    """Seconds since the start at which `num` conversations begin, `share` of the request rate.
+
+    Stretched so that the rate is the one asked for, however few there are.
+    """
+    if num == 1:
+        return [0.0]
+    gaps = np.random.default_rng(seed).gamma(load.burstiness, size=num - 1)
+    times_s = np.concatenate([[0.0], np.cumsum(gaps)])
+    wanted_s = (num - 1) / (load.request_rate * share)
+    return [float(time_s) for time_s in times_s * (wanted_s / max(times_s[-1], _TINY))]

@@ -69,11 +69,10 @@ class BlockRunner:
 
     async def _run_open(self, load: OpenLoop, conversations: Sequence[Numbered]) -> None:
         num_requests = sum(len(conversation) for _, conversation in conversations)
-        arrivals = arrival_times(load, len(conversations) / num_requests, self._seed)
+        share = len(conversations) / num_requests
+        arrivals = arrival_times(load, share, len(conversations), self._seed)
         start_s = self._client.now_s() + _LEAD_S
-        dues_s = [
-            start_s + arrival_s for _, arrival_s in zip(conversations, arrivals, strict=False)
-        ]
+        dues_s = [start_s + arrival_s for arrival_s in arrivals]
         loop, is_over = asyncio.get_running_loop(), threading.Event()
         async with asyncio.TaskGroup() as users:
 

@@ -1,7 +1,5 @@
 """When requests are due."""
 
-from itertools import islice
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,7 @@ from benchmarks.load.arrivals import OpenLoop, arrival_times
 
 
 def gaps(load: OpenLoop, share: float = 1.0) -> np.ndarray:  # type: ignore[type-arg]
-    return np.diff(list(islice(arrival_times(load, share, (1, 2)), 20001)))
+    return np.diff(arrival_times(load, share, 20001, (1, 2)))
 
 
 def test_poisson_arrivals_have_the_rate_and_its_variation() -> None:
@@ -32,7 +30,14 @@ def test_conversations_of_several_requests_begin_more_seldom() -> None:
 
 
 def test_the_same_seed_gives_the_same_times() -> None:
-    first, again = (list(islice(arrival_times(OpenLoop(9.0), 1.0, (3,)), 50)) for _ in range(2))
-    assert first == again
+    first, again, other = (arrival_times(OpenLoop(9.0), 1.0, 50, (n,)) for n in (3, 3, 4))
+    assert first == again != other
     assert first[0] == 0
-    assert first != list(islice(arrival_times(OpenLoop(9.0), 1.0, (4,)), 50))
+
+
+@pytest.mark.parametrize("burstiness", [0.1, 1.0])
+def test_few_arrivals_have_the_rate_as_well(burstiness: float) -> None:
+    for seed in range(20):
+        times = arrival_times(OpenLoop(2.0, burstiness), 0.5, 5, (seed,))
+        assert times[-1] == pytest.approx(4.0)
+    assert arrival_times(OpenLoop(2.0), 1.0, 1, (0,)) == [0.0]
