@@ -2,6 +2,7 @@
 VENV := .venv
 CLIENTS := .venv-clients
 STOCK := .venv-stock
+TORCHVISION := 0.28.0
 PY := $(VENV)/bin/python
 PYTHON ?= python3.11
 PORT ?= 8000
@@ -52,11 +53,14 @@ bench-stock: setup $(STOCK)/.installed  ## ours against stock vLLM, 40 minutes: 
 
 # The only torchvision on PyPI is a CUDA build, whose operators do not load beside a CPU torch: they are not registered, as
 # stock Qwen3-VL needs only its Python resize.
-$(STOCK)/.installed: requirements/stock.lock
+# Everything else is as in cpu.lock, but for what only this project needs.
+$(STOCK)/.installed: requirements/cpu.lock
 	test -x $(STOCK)/bin/python || $(PYTHON) -m venv $(STOCK)
-	grep '^torch==' requirements/stock.lock > $(STOCK)/torch.lock
+	grep '^torch==' requirements/cpu.lock > $(STOCK)/torch.lock
+	grep -vE '^(decord2|orjson|simplejpeg)==' requirements/cpu.lock > $(STOCK)/stock.lock
+	echo 'torchvision==$(TORCHVISION)' >> $(STOCK)/stock.lock
 	$(STOCK_INSTALL) -r $(STOCK)/torch.lock || $(STOCK_INSTALL) --index-url $(TORCH_CPU_INDEX) -r $(STOCK)/torch.lock
-	$(STOCK_INSTALL) -r requirements/stock.lock
+	$(STOCK_INSTALL) -r $(STOCK)/stock.lock
 	truncate -s 0 $(STOCK)/lib/python3*/site-packages/torchvision/_meta_registrations.py
 	touch $@
 

@@ -17,13 +17,14 @@ import sys
 from benchmarks.report import Aim, Report, Sample, median_row
 from benchmarks.servers import Launch, end_on_sigterm, running
 
+_TIMEOUT_S = 600.0  # stock compiles for minutes by default
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--command", required=True, help="ours")
     parser.add_argument("--vs", required=True, help="stock, or whatever it is compared with")
     parser.add_argument("--rounds", type=int, default=3, help="measured rounds, after a warm-up")
-    parser.add_argument("--timeout-s", type=float, default=600.0)
     parser.add_argument("--min-ratio", type=float, help="the aim: so many times sooner")
     arguments = parser.parse_args()
     end_on_sigterm()
@@ -32,14 +33,14 @@ def main() -> None:
         commands = [arguments.command, arguments.vs]
         if index % 2:
             commands.reverse()
-        starts_s = {c: measure_start(c, arguments.timeout_s) for c in commands}
+        starts_s = {command: measure_start(command) for command in commands}
         ours_s, stock_s = starts_s[arguments.command], starts_s[arguments.vs]
         print(f"round {index}: {ours_s:.1f} s, vs {stock_s:.1f} s", file=sys.stderr)
         samples.append(Sample(ours_s, stock_s))
     report(samples[1:], arguments.min_ratio).print()
 
 
-def measure_start(command: str, timeout_s: float) -> float:
+def measure_start(command: str, timeout_s: float = _TIMEOUT_S) -> float:
     """Seconds until the server is ready. Raises: RuntimeError if it ends or takes too long."""
     with running(Launch(shlex.split(command)), timeout_s) as server:
         return server.ready_s

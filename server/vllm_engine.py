@@ -4,8 +4,8 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -99,34 +99,27 @@ class VllmEngine:
             reasoning_ended=not request.starts_in_reasoning,
         )
         try:
-            async with aclosing(outputs):  # closing it aborts the request in the engine
-                with self._supply.serving(request) as supplied:
-                    async for output in outputs:
-                        if supplied.failure is not None:
-                            raise supplied.failure
-                        yield _chunk(output, num_top, self._token_bytes)
+            with _engine_death():
+                async with aclosing(outputs):  # closing it aborts the request in the engine
+                    with self._supply.serving(request) as supplied:
+                        async for output in outputs:
+                            if supplied.failure is not None:
+                                raise supplied.failure
+                            yield _chunk(output, num_top, self._token_bytes)
         except VLLMValidationError as error:
             raise InvalidSampling(str(error)) from error
-        except EngineDeadError as error:
-            raise EngineDead("the engine has stopped") from error
 
     async def check_health(self) -> None:
-        try:
+        with _engine_death():
             await self._llm.check_health()
-        except EngineDeadError as error:
-            raise EngineDead("the engine has stopped") from error
 
     async def start_profile(self, max_iterations: int) -> None:
-        try:
+        with _engine_death():
             await self._llm.start_profile(max_iterations=max_iterations)
-        except EngineDeadError as error:
-            raise EngineDead("the engine has stopped") from error
 
     async def stop_profile(self) -> None:
-        try:
+        with _engine_death():
             await self._llm.stop_profile()
-        except EngineDeadError as error:
-            raise EngineDead("the engine has stopped") from error
 
     def _read_report(self, report: Mapping[str, Any]) -> None:
         """What the engine's cache says after a step, in the event loop."""
@@ -141,6 +134,15 @@ class VllmEngine:
             self._llm.output_handler.cancel()
         await asyncio.to_thread(self._llm.shutdown)
         self._run_folder.cleanup()
+
+
+@contextmanager
+def _engine_death() -> Iterator[None]:
+    """What vLLM raises when its engine has died, in our words."""
+    try:
+        yield
+    except EngineDeadError as error:
+        raise EngineDead("the engine has stopped") from error
 
 
 class VisionCache:

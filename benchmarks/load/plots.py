@@ -22,7 +22,7 @@ from benchmarks.load.latency import MetricName, StatName, latencies
 from benchmarks.load.measure import METRIC_NAMES, shown_share, shown_time
 from benchmarks.load.record import RequestRecord
 from benchmarks.load.result import Result
-from benchmarks.load.scrape import HitCount
+from benchmarks.load.scrape import sum_counts
 
 _Item = TypeVar("_Item")
 # A drawing has so many points of a line, and so many of those that stand for a request each.
@@ -174,7 +174,10 @@ def _load_curve(
 
 
 def _cache_hits(result: Result) -> Plot | None:
-    counts = [_all_caches(result, index) for index in range(len(result.targets))]
+    counts = [
+        sum_counts(step.summaries[index].caches for step in result.steps)
+        for index in range(len(result.targets))
+    ]
     names = list(dict.fromkeys(name for found in counts for name in found))
     if not names:
         return None
@@ -195,14 +198,6 @@ def _cache_hits(result: Result) -> Plot | None:
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     caption = "Cache hits over the whole run, as the servers count them."
     return Plot(_finished(axes, columns=2), caption)
-
-
-def _all_caches(result: Result, target: int) -> Mapping[str, HitCount]:
-    sums: dict[str, HitCount] = {}
-    for step in result.steps:
-        for name, count in step.summaries[target].caches.items():
-            sums[name] = sums[name] + count if name in sums else count
-    return sums
 
 
 def _new_axes(height: float) -> Axes:

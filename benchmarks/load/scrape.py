@@ -1,6 +1,6 @@
 """Cache hits as the server's `/metrics` counts them: vLLM's names and ours."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -64,6 +64,15 @@ def cache_counts(before: Samples, after: Samples) -> Mapping[str, HitCount]:
         if count.queries > 0 and count.hits >= 0:  # or the server has begun anew
             counts[name] = count
     return counts
+
+
+def sum_counts(counts: Iterable[Mapping[str, HitCount]]) -> dict[str, HitCount]:
+    """By cache; a cache that is not in all of them is in the sum."""
+    sums: dict[str, HitCount] = {}
+    for found in counts:
+        for name, count in found.items():
+            sums[name] = sums[name] + count if name in sums else count
+    return sums
 
 
 def read_samples(text: str) -> Samples:

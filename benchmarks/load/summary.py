@@ -8,7 +8,7 @@ from statistics import fmean
 from benchmarks.load.client_load import ClientLoad
 from benchmarks.load.latency import Distribution, MetricName, distributions
 from benchmarks.load.record import RequestRecord
-from benchmarks.load.scrape import HitCount
+from benchmarks.load.scrape import HitCount, sum_counts
 from benchmarks.load.slo import Goodput, Slo, measure_goodput
 
 
@@ -115,12 +115,9 @@ def _throughput(totals: Totals, duration_s: float) -> Throughput:
 
 
 def _caches(blocks: Sequence[Block], totals: Totals) -> Mapping[str, HitCount]:
-    sums: dict[str, HitCount] = {}
-    if totals.cached_tokens and not any("prefix" in block.caches for block in blocks):
-        sums["prefix"] = HitCount(totals.cached_tokens, totals.prompt_tokens)
-    for block in blocks:
-        for name, count in block.caches.items():
-            sums[name] = sums[name] + count if name in sums else count
+    sums = sum_counts(block.caches for block in blocks)
+    if totals.cached_tokens and "prefix" not in sums:
+        sums = {"prefix": HitCount(totals.cached_tokens, totals.prompt_tokens), **sums}
     return sums
 
 
