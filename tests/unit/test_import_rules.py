@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("server", "multimodal", "model_executor", "demo", "benchmarks", "tests")
-VLLM_ADAPTERS = ("server/vllm_engine.py", "multimodal/vllm_")  # the latter run in the worker too
+VLLM_ADAPTERS = ("server/vllm_", "multimodal/vllm_")  # the latter run in the worker too
 # The commands, which put the parts together.
 ENTRY_POINTS = ("server/cli.py", "server/serve.py")
 STOCK_MODELS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
@@ -101,8 +101,8 @@ def test_relative_imports_are_not_used() -> None:
 
 
 def test_the_server_reads_the_environment_in_its_settings_only() -> None:
-    """`server/vllm_engine.py` may set defaults for vLLM."""
-    allowed = ("server/settings.py", "server/vllm_engine.py")
+    """`server/vllm_args.py` and `server/vllm_engine.py` may set defaults for vLLM."""
+    allowed = ("server/settings.py", "server/vllm_args.py", "server/vllm_engine.py")
     found = [
         f"{file}: {ast.unparse(node)}"
         for file, tree in source_files()

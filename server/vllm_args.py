@@ -1,0 +1,144 @@
+"""The settings in vLLM's words: its engine arguments, and what it reads from the environment."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch._dynamo
+from vllm.config import ECTransferConfig, ProfilerConfig
+from vllm.config.ec_manager_config import EncoderCacheManagerConfig
+from vllm.config.structured_outputs import StructuredOutputsConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.platforms import current_platform
+
+from multimodal.vision_cache import VisionCacheConfig
+from multimodal.vllm_plugin import REASONING_GATE
+from server.settings import EngineSettings
+
+_GIB = 1024**3
+_FIT_MEMORY = -1  # vLLM: the longest context that the KV cache holds
+
+
+def is_cpu(settings: EngineSettings) -> bool:
+    if settings.profile == "auto":
+        return bool(current_platform.is_cpu())
+    return settings.profile == "cpu"
+
+
+def num_workers(settings: EngineSettings) -> int:
+    return settings.tensor_parallel_size * settings.pipeline_parallel_size
+
+
+def engine_args(
+    model: str,
+    settings: EngineSettings,
+    cache: VisionCacheConfig,
+    device_bytes: int | None,
+    profile_dir: Path | None,
+) -> AsyncEngineArgs:
+    args: dict[str, Any] = {
+        "model": model,
+        "revision": settings.revision,
+        "served_model_name": settings.served_model_name or settings.model,  # a label in /metrics
+        "dtype": settings.dtype,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.max_num_seqs,
+        "max_num_batched_tokens": settings.max_num_batched_tokens,
+        "kv_cache_memory_bytes": settings.kv_cache_bytes,
+        "gpu_memory_utilization": _gpu_memory_share(settings, device_bytes),
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "pipeline_parallel_size": settings.pipeline_parallel_size,
+        "enable_expert_parallel": settings.enable_expert_parallel,
+        "enforce_eager": settings.enforce_eager,
+        "seed": settings.seed,
+    }
+    given = {name: value for name, value in args.items() if value is not None}
+    defaults = _cpu_defaults() if is_cpu(settings) else {}
+    return AsyncEngineArgs(
+        **(defaults | given),
+        # Items carry our own keys; vLLM's processor cache would mirror them in two processes.
+        mm_processor_cache_gb=0,
+        scheduling_policy="priority",  # without priorities it is first come, first served
+        structured_outputs_config=StructuredOutputsConfig(
+            backend="xgrammar", reasoning_parser=REASONING_GATE
+        ),
+        worker_extension_cls="model_executor.worker_extension.WorkerExtension",
+        ec_transfer_config=ECTransferConfig(
+            ec_connector="VisionCacheConnector",
+            ec_connector_module_path="multimodal.vllm_cache_connector",
+            ec_role="ec_consumer",
+            ec_connector_extra_config=cache.to_dict(),
+        ),
+        ec_manager_config=EncoderCacheManagerConfig(
+            encoder_cache_manager_cls="multimodal.vllm_encoder_cache.VisionEncoderCacheManager",
+            manager_config={"device_bytes": device_bytes},
+        ),
+        profiler_config=_profiler_config(profile_dir),
+    )
+
+
+def _profiler_config(directory: Path | None) -> ProfilerConfig:
+    """Until a profile is started, it costs nothing.
+
+    This process is left to py-spy: little of torch runs in it, and its record has no bound.
+    """
+    if directory is None:
+        return ProfilerConfig()
+    return ProfilerConfig(
+        profiler="torch", torch_profiler_dir=str(directory.absolute()), ignore_frontend=True
+    )
+
+
+def _cpu_defaults() -> dict[str, Any]:
+    """No compilation, small batches, a KV cache of stated size.
+
+    vLLM would claim 92 % of the memory, and touches all of it at start. 2 GiB hold 18,000 tokens of
+    the 2B model; the context is cut to what fits.
+    """
+    return {
+        "max_model_len": _FIT_MEMORY,
+        "max_num_seqs": 32,
+        "max_num_batched_tokens": 2048,
+        "kv_cache_memory_bytes": min(psutil.virtual_memory().available // 4, 2 * _GIB),
+        "enforce_eager": True,
+    }
+
+
+def _gpu_memory_share(settings: EngineSettings, device_bytes: int | None) -> float | None:
+    """For weights and KV cache: embeddings are kept beside what vLLM's profiling run measures."""
+    share = settings.gpu_memory_utilization
+    if device_bytes is None or is_cpu(settings):
+        return share
+    share = share or AsyncEngineArgs.gpu_memory_utilization
+    return share - device_bytes / current_platform.get_device_total_memory()
+
+
+def _split_cores(settings: EngineSettings) -> str:
+    """As many cores for each process, `0,1|2,3`; vLLM wants a NUMA node for each of them."""
+    cores = sorted(os.sched_getaffinity(0))
+    num_each = max(1, len(cores) // num_workers(settings))
+    starts = range(0, num_each * num_workers(settings), num_each)
+    shares = (cores[start % len(cores) :][:num_each] for start in starts)
+    return "|".join(",".join(map(str, share)) for share in shares)
+
+
+def set_engine_environment(
+    settings: EngineSettings, args: AsyncEngineArgs, run_folder: str
+) -> None:
+    """What vLLM reads from the environment. Args: run_folder: for its sockets."""
+    if is_cpu(settings) and args.enforce_eager:
+        _disable_compilation()
+    if is_cpu(settings) and num_workers(settings) > 1:
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _split_cores(settings))
+    os.environ["VLLM_RPC_BASE_PATH"] = run_folder  # vLLM leaves its sockets behind
+
+
+def _disable_compilation() -> None:
+    """Keep small functions of vLLM's sampler from being compiled by C++ when they are first used.
+
+    That stops the engine for seconds, and kills it where there is no compiler. The variable is for
+    spawned processes, the attribute for a forked one.
+    """
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    torch._dynamo.config.disable = True
