@@ -17,7 +17,8 @@ from server.engine import ModelInfo
 from server.prompt import PromptRenderer
 from server.settings import Settings
 from server.state import Backend, ServerState
-from server.vllm_engine import VisionCache, VllmEngine
+from server.vllm_cache import VisionCache
+from server.vllm_engine import VllmEngine
 
 
 class _NoMedia:

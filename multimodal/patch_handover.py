@@ -1,6 +1,7 @@
 """How the patches of a visual item get to an engine that has asked for them: by a directory.
 
-The request itself stays in the engine, so whatever it has generated so far is kept.
+The request itself stays in the engine, so whatever it has generated so far is kept. Each engine has
+a directory of its own: several may ask for the same item, and each takes what it finds.
 """
 
 import os
@@ -17,10 +18,15 @@ _MAX_BYTES = 1 << 30
 
 
 class PatchHandover:
-    """A directory on the host that the server and its engine run on. Its methods block."""
+    """A directory on the host that the server and its engine run on. Its methods block.
 
-    def __init__(self, directory: str) -> None:
-        self._directory = Path(directory)
+    Args:
+        directory: of all engines.
+        engine_index: of the engine among those that share the requests (data parallel).
+    """
+
+    def __init__(self, directory: str, engine_index: int = 0) -> None:
+        self._directory = Path(directory, str(engine_index))
 
     def put(self, key: str, patches: torch.Tensor) -> None:
         """Args: patches as in `VisualItem`. Raises: OSError."""

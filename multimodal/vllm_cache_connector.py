@@ -50,7 +50,9 @@ class VisionCacheConnector(ECConnectorBase):
         )
         tiers = running_tiers(config)
         if role == ECConnectorRole.SCHEDULER:
-            self._scheduler = SchedulerCache(vllm_config, tiers, PatchHandover(config.handover_dir))
+            engine_index = vllm_config.parallel_config.data_parallel_index
+            handover = PatchHandover(config.handover_dir, engine_index)
+            self._scheduler = SchedulerCache(vllm_config, tiers, handover)
             register_cache(vllm_config, self._scheduler)
         else:
             self._worker = WorkerCache(tiers)

@@ -1,6 +1,7 @@
-"""The vision cache's own counts as Prometheus metrics, as of the engine's last report."""
+"""The vision cache's own counts as Prometheus metrics, as of the engines' last reports."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from statistics import fmean
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -29,19 +30,27 @@ _COUNTERS = {
 }
 
 
+_SHARED = ("num_bytes", "max_bytes")  # the engines use the same folders
+
+
 class CacheMetrics(Collector):
-    """Shows the latest report (see `SchedulerCache.take_stats`)."""
+    """Shows the latest report of each engine (see `SchedulerCache.take_stats`), added up."""
 
     def __init__(self) -> None:
-        self._report: Mapping[str, Any] = {}
+        self._reports: dict[int, Mapping[str, Any]] = {}
 
-    def update(self, report: Mapping[str, Any]) -> None:
-        self._report = report
+    def update(self, engine_index: int, report: Mapping[str, Any]) -> None:
+        self._reports[engine_index] = report
+
+    def bypassed(self) -> set[str]:
+        """Names of tiers that some engine does not read."""
+        return {name for report in self._reports.values() for name in report["bypassed"]}
 
     def collect(self) -> Iterator[Metric]:
-        if not self._report:
+        if not self._reports:
             return
-        tiers = self._tiers()
+        reports = list(self._reports.values())
+        tiers = self._tiers(reports)
         for name, text in _TIER_COUNTERS.items():
             counter = CounterMetricFamily(f"{_PREFIX}_{name}", text, labels=("tier",))
             for tier, values in tiers.items():
@@ -55,16 +64,34 @@ class CacheMetrics(Collector):
                     gauge.add_metric((tier,), values[name])
             yield gauge
         for name, text in _COUNTERS.items():
-            yield CounterMetricFamily(f"{_PREFIX}_{name}", text, value=self._report[name])
-        rate = self._report["encode_bytes_per_s"]
+            yield CounterMetricFamily(
+                f"{_PREFIX}_{name}", text, value=sum(report[name] for report in reports)
+            )
+        rate = _mean(report["encode_bytes_per_s"] for report in reports)
         if rate is not None:
             text = "How fast the vision tower made embeddings lately."
             yield GaugeMetricFamily(f"{_PREFIX}_encode_bytes_per_second", text, value=rate)
 
-    def _tiers(self) -> dict[str, dict[str, Any]]:
-        bypassed = self._report["bypassed"]
-        tiers = {
-            name: {**values, "bypassed": int(name in bypassed)}
-            for name, values in self._report["tiers"].items()
+    def _tiers(self, reports: Collection[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        bypassed = self.bypassed()
+        devices = [report["device"] for report in reports]
+        tiers: dict[str, dict[str, Any]] = {
+            "device": {name: sum(device[name] for device in devices) for name in devices[0]}
         }
-        return {"device": self._report["device"], **tiers}
+        for tier in next(iter(reports))["tiers"]:
+            every = [report["tiers"][tier] for report in reports]
+            tiers[tier] = {name: _merge(name, [one[name] for one in every]) for name in every[0]}
+            tiers[tier]["bypassed"] = int(tier in bypassed)
+        return tiers
+
+
+def _merge(name: str, values: Collection[Any]) -> Any:
+    """One value of a tier, of all engines."""
+    if name == "load_bytes_per_s":
+        return _mean(values)
+    return max(values) if name in _SHARED else sum(values)
+
+
+def _mean(rates: Iterable[float | None]) -> float | None:
+    known = [rate for rate in rates if rate is not None]
+    return fmean(known) if known else None

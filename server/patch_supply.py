@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -30,18 +30,21 @@ class Supplied:
 
 
 class PatchSupply:
-    """Answers the engine's questions. To be used from one event loop.
+    """Answers the engines' questions. To be used from one event loop.
 
     Args:
-        abort: ends a request in the engine; called if its patches cannot be had.
+        handovers: one for each engine.
+        abort: ends a request in its engine; called if its patches cannot be had.
     """
 
-    def __init__(self, handover: PatchHandover, abort: Abort) -> None:
-        self._handover = handover
+    def __init__(self, handovers: Sequence[PatchHandover], abort: Abort) -> None:
+        self._handovers = handovers
         self._abort = abort
         self._by_key: defaultdict[str, list[Supplied]] = defaultdict(list)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._put: set[str] = set()  # keys whose patches may still lie there
+        self._put: set[tuple[int, str]] = (
+            set()
+        )  # engines and keys whose patches may still lie there
 
     @contextmanager
     def serving(self, request: EngineRequest) -> Iterator[Supplied]:
@@ -60,8 +63,8 @@ class PatchSupply:
                     del self._by_key[key]
                     self._discard(key)
 
-    def ask(self, keys: Collection[str]) -> None:
-        """The engine needs the patches of these items. Returns at once."""
+    def ask(self, keys: Collection[str], engine_index: int) -> None:
+        """An engine needs the patches of these items. Returns at once."""
         wanted: defaultdict[Supplied, list[str]] = defaultdict(list)
         for key in keys:
             waiting = (supplied for supplied in self._by_key.get(key, ()) if not supplied.failure)
@@ -69,30 +72,31 @@ class PatchSupply:
             if supplied is not None:  # else the request has ended meanwhile
                 wanted[supplied].append(key)
         for supplied, its_keys in wanted.items():
-            task = asyncio.create_task(self._supply(supplied, its_keys))
+            task = asyncio.create_task(self._supply(supplied, its_keys, engine_index))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _supply(self, supplied: Supplied, keys: Collection[str]) -> None:
-        request = supplied.request
+    async def _supply(self, supplied: Supplied, keys: Collection[str], engine_index: int) -> None:
+        request, handover = supplied.request, self._handovers[engine_index]
         try:
             patches = await _load(supplied, keys)
             for key in keys:
-                await asyncio.to_thread(self._handover.put, key, patches[key])
-                self._put.add(key)
+                await asyncio.to_thread(handover.put, key, patches[key])
+                self._put.add((engine_index, key))
                 if key not in self._by_key:
                     self._discard(key)
         except Exception as error:
             logger.warning("request %s: patches cannot be had: %r", request.request_id, error)
             supplied.failure = error
             await self._abort(request.request_id)
-            self.ask(keys)  # of another request that waits for the same
+            self.ask(keys, engine_index)  # of another request that waits for the same
 
     def _discard(self, key: str) -> None:
         """Nobody waits for these patches any more."""
-        if key in self._put:
-            self._put.discard(key)
-            self._handover.discard(key)
+        for engine_index, handover in enumerate(self._handovers):
+            if (engine_index, key) in self._put:
+                self._put.discard((engine_index, key))
+                handover.discard(key)
 
 
 async def _load(supplied: Supplied, keys: Collection[str]) -> Mapping[str, torch.Tensor]:

@@ -268,9 +268,13 @@ class EngineSettings(_Group):
     pipeline_parallel_size: int = Field(
         default=1, ge=1, description="GPUs, or processes on a CPU, with some of the layers each."
     )
+    data_parallel_size: int = Field(
+        default=1, ge=1, description="Engines that share the requests, each with its own GPUs."
+    )
     enable_expert_parallel: bool = Field(
         default=False,
-        description="Spread whole experts over the GPUs that share a layer (MoE checkpoints).",
+        description="Spread whole experts over all GPUs, those of other engines included (MoE "
+        "checkpoints).",
     )
     enforce_eager: bool | None = Field(default=None, description="Run without compiled graphs.")
     seed: int = Field(default=0, ge=0, description="Seed of the engine's random numbers.")

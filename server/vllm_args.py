@@ -27,7 +27,9 @@ def is_cpu(settings: EngineSettings) -> bool:
 
 
 def num_workers(settings: EngineSettings) -> int:
-    return settings.tensor_parallel_size * settings.pipeline_parallel_size
+    """Processes that run a part of the model."""
+    num_stages = settings.pipeline_parallel_size
+    return settings.data_parallel_size * settings.tensor_parallel_size * num_stages
 
 
 def engine_args(
@@ -49,6 +51,7 @@ def engine_args(
         "gpu_memory_utilization": _gpu_memory_share(settings, device_bytes),
         "tensor_parallel_size": settings.tensor_parallel_size,
         "pipeline_parallel_size": settings.pipeline_parallel_size,
+        "data_parallel_size": settings.data_parallel_size,
         "enable_expert_parallel": settings.enable_expert_parallel,
         "enforce_eager": settings.enforce_eager,
         "seed": settings.seed,

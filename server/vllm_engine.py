@@ -4,14 +4,13 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from vllm import SamplingParams
-from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
 from vllm.logprobs import Logprob
@@ -19,15 +18,12 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
-from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
+from vllm.v1.metrics.loggers import StatLoggerFactory
 
 from multimodal.checkpoint_files import read_checkpoint_json
-from multimodal.known_items import KnownItems
 from multimodal.patch_handover import PatchHandover
-from multimodal.vision_cache import VisionCacheConfig
 from multimodal.vllm_input import engine_input
 from server.cache_config import vision_cache_config
-from server.cache_metrics import CacheMetrics
 from server.engine import (
     EngineDead,
     EngineRequest,
@@ -42,6 +38,7 @@ from server.patch_supply import PatchSupply
 from server.settings import CacheSettings, EngineSettings
 from server.token_bytes import token_bytes
 from server.vllm_args import engine_args, is_cpu, num_workers, set_engine_environment
+from server.vllm_cache import VisionCache
 
 _RANDOM_WEIGHTS_KEY = "qwen3vl_serve_random_weights"  # written by demo.random_checkpoint
 _FINISH_REASONS: Mapping[str, FinishReason] = {
@@ -60,7 +57,7 @@ class VllmEngine:
         self,
         llm: AsyncLLM,
         model_info: ModelInfo,
-        cache: "VisionCache",
+        cache: VisionCache,
         run_folder: TemporaryDirectory[str],
     ) -> None:
         self._llm = llm
@@ -68,7 +65,10 @@ class VllmEngine:
         self._model_info = model_info
         self._token_bytes = token_bytes(llm.get_tokenizer())
         self._cache = cache
-        self._supply = PatchSupply(PatchHandover(cache.config.handover_dir), llm.abort)
+        num_engines = llm.vllm_config.parallel_config.data_parallel_size
+        directory = cache.config.handover_dir
+        handovers = [PatchHandover(directory, index) for index in range(num_engines)]
+        self._supply = PatchSupply(handovers, llm.abort)
         cache.on_report = self._read_report
 
     @property
@@ -76,7 +76,7 @@ class VllmEngine:
         return self._model_info
 
     @property
-    def cache(self) -> "VisionCache":
+    def cache(self) -> VisionCache:
         return self._cache
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[GenerationChunk, None]:
@@ -114,12 +114,9 @@ class VllmEngine:
         with _engine_death():
             await self._llm.stop_profile()
 
-    def _read_report(self, report: Mapping[str, Any]) -> None:
-        """What the engine's cache says after a step, in the event loop."""
-        self._cache.tiers.set_bypassed(report["bypassed"])
-        for key in report["needed"]:
-            self._cache.known_items.forget(key)
-        self._supply.ask(report["needed"])
+    def _read_report(self, engine_index: int, report: Mapping[str, Any]) -> None:
+        """What an engine's cache says after a step, in the event loop."""
+        self._supply.ask(report["needed"], engine_index)
 
     async def shutdown(self) -> None:
         # It would take the end of the engine for its death while the other thread ends it.
@@ -136,43 +133,6 @@ def _engine_death() -> Iterator[None]:
         yield
     except EngineDeadError as error:
         raise EngineDead("the engine has stopped") from error
-
-
-class VisionCache:
-    """The vision cache as this process sees it.
-
-    Attributes:
-        metrics: of the engine's last report.
-        on_report: called with each report; see `SchedulerCache.take_stats`.
-    """
-
-    def __init__(self, config: VisionCacheConfig) -> None:
-        self.config = config
-        self.tiers = config.open_tiers()
-        self.known_items = KnownItems(self.tiers)
-        self.metrics = CacheMetrics()
-        self.on_report: Callable[[Mapping[str, Any]], None] = lambda report: None
-
-    def make_logger(self, vllm_config: VllmConfig, engine_index: int = 0) -> "_ReportReader":
-        return _ReportReader(self)
-
-    def read(self, report: Mapping[str, Any]) -> None:
-        self.metrics.update(report)
-        self.on_report(report)
-
-
-class _ReportReader(StatLoggerBase):
-    """vLLM's way to get statistics from the engine's process."""
-
-    def __init__(self, cache: VisionCache) -> None:
-        self._cache = cache
-
-    def record(self, scheduler_stats: Any, *args: Any, **kwargs: Any) -> None:
-        if scheduler_stats is not None and scheduler_stats.ec_connector_stats:
-            self._cache.read(scheduler_stats.ec_connector_stats)
-
-    def log_engine_initialized(self) -> None:
-        pass
 
 
 def starts_by_fork(settings: EngineSettings) -> bool:
@@ -206,10 +166,10 @@ async def start_engine(
     # In a thread of its own: a process forked from a thread that has used OpenMP hangs in it.
     llm = await asyncio.to_thread(start, args, stat_loggers=[cache.make_logger])
     try:
-        await llm.collective_rpc("end_with_server", args=(socket.gethostname(), os.getpid()))
-        await llm.collective_rpc("keep_seeds")
-        await llm.collective_rpc("make_stage_input")
-        implementation = (await llm.collective_rpc("describe_model"))[0]
+        await _call_workers(llm, "end_with_server", socket.gethostname(), os.getpid())
+        await _call_workers(llm, "keep_seeds")
+        await _call_workers(llm, "make_stage_input")
+        implementation = (await _call_workers(llm, "describe_model"))[0]
         if not implementation.startswith("model_executor."):
             raise RuntimeError(
                 f"vLLM runs {implementation} instead of this project's model; is the plugin "
@@ -240,6 +200,13 @@ def _start_in_one_process(args: AsyncEngineArgs, stat_loggers: list[StatLoggerFa
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"  # vLLM's CPU platform has set `spawn`
     gc.freeze()  # the engine would collect all that it inherits, for 1 s, and copy the pages
     return AsyncLLM.from_vllm_config(config, stat_loggers=stat_loggers)
+
+
+async def _call_workers(llm: AsyncLLM, method: str, *args: Any) -> list[Any]:
+    """What a method of `WorkerExtension` returns, of all workers; vLLM asks one engine's only."""
+    client: Any = llm.engine_core
+    results = await client.call_utility_all_async("collective_rpc", method, None, args, {})
+    return [result for workers in results for result in workers]
 
 
 def _has_random_weights(model: str, revision: str | None) -> bool:

@@ -1,4 +1,4 @@
-"""Expert parallelism on a CPU, where vLLM's kernel does not know of it."""
+"""Expert parallelism on a CPU, where vLLM's kernels do not know of it."""
 
 from typing import Any
 
@@ -6,20 +6,39 @@ import torch
 from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 
 
-class LocalExperts(RoutedExperts):
-    """The experts of one rank.
+class LocalExperts:
+    """The experts of one rank; mixed into one of vLLM's classes of experts.
 
-    vLLM's CPU kernel takes the numbers of experts for places in this rank's weights, and reads
+    vLLM's CPU kernels take the numbers of experts for places in this rank's weights, and read
     behind them. Here the numbers become places; an expert of another rank becomes the first one
     with weight 0, since the rank that has it adds its part.
     """
 
-    def forward_modular(
-        self, x: torch.Tensor, topk_weights: torch.Tensor, topk_ids: torch.Tensor, **others: Any
+    def apply(
+        self,
+        *,
+        topk_weights: torch.Tensor,
+        topk_ids: torch.Tensor,
+        expert_map: torch.Tensor | None,
+        **others: Any,
     ) -> Any:
-        """Args: x (num_tokens, hidden); topk_weights, topk_ids (num_tokens, experts per token)."""
-        if self.expert_map is not None:
-            places = self.expert_map[topk_ids]  # -1 for those of other ranks
+        """Args:
+        topk_weights, topk_ids: (num_tokens, experts per token), of the tokens of all ranks.
+        expert_map: (num_experts,), places of experts here; -1 for those of other ranks.
+        """
+        if expert_map is not None:
+            places = expert_map[topk_ids]
             topk_weights = topk_weights.masked_fill(places < 0, 0)
             topk_ids = places.clamp(min=0).to(topk_ids.dtype)
-        return super().forward_modular(x, topk_weights, topk_ids, **others)
+        kernel: Any = super()
+        return kernel.apply(topk_weights=topk_weights, topk_ids=topk_ids, expert_map=None, **others)
+
+
+def localize(experts: RoutedExperts) -> None:
+    """Let a layer's kernel, which vLLM makes when the weights are loaded, be one of `LocalExperts`.
+
+    vLLM's MoE block hands no class of experts on to the layer that it builds.
+    """
+    method = experts.quant_method
+    kernel = method.experts_cls
+    method.experts_cls = type(f"Local{kernel.__name__}", (LocalExperts, kernel), {})

@@ -21,7 +21,8 @@ from vllm.model_executor.models.utils import PPMissingLayer, maybe_prefix
 from vllm.platforms import current_platform
 from vllm.sequence import IntermediateTensors
 
-from model_executor.qwen3_vl.experts import LocalExperts
+from model_executor.qwen3_vl.cpu_collectives import add_cpu_collectives
+from model_executor.qwen3_vl.experts import localize
 
 # Positions stay below the number of tokens: no head-room beyond the context.
 _MROPE_POSITIONS_FACTOR = 1
@@ -115,13 +116,14 @@ class MoeDecoderLayer(Qwen3MoeDecoderLayer):
             mrope_positions_factor=_MROPE_POSITIONS_FACTOR,
         )
         if current_platform.is_cpu() and isinstance(self.mlp, Qwen3MoeSparseMoeBlock):
-            # vLLM's block hands no class of experts on to the layer that it builds.
-            self.mlp.experts.routed_experts.__class__ = LocalExperts
+            localize(self.mlp.experts.routed_experts)
 
 
 @support_torch_compile(dynamic_arg_dims=_DYNAMIC_ARG_DIMS)
 class MoeBackbone(DeepstackForward, Qwen3MoeModel):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        if current_platform.is_cpu():
+            add_cpu_collectives()
         super().__init__(vllm_config=vllm_config, prefix=prefix, decoder_layer_type=MoeDecoderLayer)
 
 

@@ -23,6 +23,8 @@ _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "tensor": {"tensor_parallel_size": 2},
     "expert": {"tensor_parallel_size": 2, "enable_expert_parallel": True},
     "pipeline": {"pipeline_parallel_size": 2},
+    "data": {"data_parallel_size": 2},
+    "data and expert": {"data_parallel_size": 2, "enable_expert_parallel": True},
 }
 
 

@@ -58,66 +58,66 @@ def test_nothing_is_shown_before_the_first_report(read):
 
 @pytest.mark.parametrize(("name", "value"), TIER_COUNTS.items())
 def test_every_count_of_a_tier_is_shown(metrics, read, name, value):
-    metrics.update(make_report())
+    metrics.update(0, make_report())
     assert read(f"{name}_total", "host") == value
 
 
 def test_tiers_are_told_apart(metrics, read):
-    metrics.update(make_report())
+    metrics.update(0, make_report())
     assert [read("hits_total", tier) for tier in ("device", "host", "disk")] == [31, 1, 11]
 
 
 def test_the_device_has_what_it_counts_only(metrics, read):
-    metrics.update(make_report())
+    metrics.update(0, make_report())
     assert read("evictions_total", "device") == 32
     for name in ("misses_total", "bytes_read_total", "bypassed", "load_bytes_per_second"):
         assert read(name, "device") is None
 
 
 def test_sizes_are_gauges(metrics, read):
-    metrics.update(make_report())
+    metrics.update(0, make_report())
     assert [read("bytes", tier) for tier in ("device", "host", "disk")] == [33, 80, 180]
     assert read("max_bytes", "device") == 34
 
 
 def test_a_rate_is_absent_until_it_is_known(metrics, read):
-    metrics.update(make_report())
+    metrics.update(0, make_report())
     assert read("load_bytes_per_second", "host") == 90.5
     assert read("load_bytes_per_second", "disk") is None
 
 
 def test_a_bypassed_tier_is_marked(metrics, read):
-    metrics.update(make_report())
+    metrics.update(0, make_report())
     assert [read("bypassed", tier) for tier in ("host", "disk")] == [0, 1]
 
 
 @pytest.mark.parametrize(("name", "value"), [("retries", 21), ("encoded", 22), ("dropped", 23)])
 def test_what_belongs_to_no_tier_has_no_label(metrics, read, name, value):
-    metrics.update(make_report())
+    metrics.update(0, make_report())
     assert read(f"{name}_total") == value
 
 
 def test_the_rate_of_the_vision_tower_is_absent_until_it_is_known(metrics, read):
-    metrics.update(make_report(encode_bytes_per_s=None))
+    metrics.update(0, make_report(encode_bytes_per_s=None))
     assert "encode_bytes_per_second" not in generate_latest(read.registry).decode()
-    metrics.update(make_report())
+    metrics.update(0, make_report())
     assert read("encode_bytes_per_second") == 24.5
 
 
 def test_a_server_without_tiers_shows_the_device(metrics, read):
-    metrics.update(make_report(tiers={}, bypassed=[]))
+    metrics.update(0, make_report(tiers={}, bypassed=[]))
     assert read("hits_total", "device") == 31
     assert read("hits_total", "host") is None
 
 
 def test_the_latest_report_is_shown(metrics, read):
-    metrics.update(make_report())
-    metrics.update(make_report(retries=99))
+    metrics.update(0, make_report())
+    metrics.update(0, make_report(retries=99))
     assert read("retries_total") == 99
 
 
 def test_names_and_types_are_those_of_prometheus(metrics, read):
-    metrics.update(make_report())
+    metrics.update(0, make_report())
     text = generate_latest(read.registry).decode()
     assert "# TYPE qwen3vl_vision_cache_hits_total counter" in text
     assert "# TYPE qwen3vl_vision_cache_bytes gauge" in text

@@ -59,7 +59,7 @@ def supply(handover, aborted) -> PatchSupply:
     async def abort(request_id: str) -> None:
         aborted.append(request_id)
 
-    return PatchSupply(handover, abort)
+    return PatchSupply([handover], abort)
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -84,7 +84,7 @@ async def taken(handover: PatchHandover, key: str) -> torch.Tensor:
 async def test_the_engine_gets_the_patches_that_it_asks_for(supply, handover, aborted):
     loader = Loader()
     with supply.serving(make_request("r", loader)) as supplied:
-        supply.ask([KEYS[0], KEYS[2]])
+        supply.ask([KEYS[0], KEYS[2]], 0)
         for key in (KEYS[0], KEYS[2]):
             assert torch.equal(await taken(handover, key), make_patches(key))
     assert loader.asked == [[KEYS[0], KEYS[2]]]
@@ -96,7 +96,7 @@ async def test_the_engine_gets_the_patches_that_it_asks_for(supply, handover, ab
 async def test_nothing_is_loaded_before_it_is_asked_for(supply):
     loader = Loader()
     with supply.serving(make_request("r", loader)):
-        supply.ask([])
+        supply.ask([], 0)
         await asyncio.sleep(0)
     assert loader.asked == []
 
@@ -106,7 +106,7 @@ async def test_nothing_is_loaded_that_nobody_waits_for(supply, handover):
     with supply.serving(make_request("ended", ended, [KEYS[1]])):
         pass
     with supply.serving(make_request("waiting", waiting, [KEYS[0]])):
-        supply.ask([KEYS[1], KEYS[2], KEYS[0]])
+        supply.ask([KEYS[1], KEYS[2], KEYS[0]], 0)
         await taken(handover, KEYS[0])
     assert waiting.asked == [[KEYS[0]]]
     assert ended.asked == []
@@ -118,7 +118,7 @@ async def test_the_items_of_several_requests_are_asked_of_each(supply, handover)
         supply.serving(make_request("first", first, KEYS[:1])),
         supply.serving(make_request("second", second, KEYS[1:])),
     ):
-        supply.ask(KEYS)
+        supply.ask(KEYS, 0)
         for key in KEYS:
             await taken(handover, key)
     assert (first.asked, second.asked) == ([KEYS[:1]], [KEYS[1:]])
@@ -127,7 +127,7 @@ async def test_the_items_of_several_requests_are_asked_of_each(supply, handover)
 async def test_an_item_of_two_requests_is_loaded_once(supply, handover):
     first, second = Loader(), Loader()
     with supply.serving(make_request("first", first)), supply.serving(make_request("two", second)):
-        supply.ask([KEYS[0]])
+        supply.ask([KEYS[0]], 0)
         await taken(handover, KEYS[0])
     assert len(first.asked + second.asked) == 1
 
@@ -137,7 +137,7 @@ async def test_a_request_that_remains_is_asked_when_the_other_has_ended(supply, 
     with supply.serving(make_request("second", second)):
         with supply.serving(make_request("first", first)):
             pass
-        supply.ask([KEYS[0]])
+        supply.ask([KEYS[0]], 0)
         await taken(handover, KEYS[0])
     assert (first.asked, second.asked) == ([], [[KEYS[0]]])
 
@@ -146,7 +146,7 @@ async def test_patches_that_nobody_waits_for_any_more_are_removed(supply, handov
     loader = Loader()
     loader.may_end.clear()
     with supply.serving(make_request("r", loader)):
-        supply.ask([KEYS[0]])
+        supply.ask([KEYS[0]], 0)
         await until(lambda: loader.asked != [])
     loader.may_end.set()
     await until(lambda: not supply._tasks)
@@ -155,7 +155,7 @@ async def test_patches_that_nobody_waits_for_any_more_are_removed(supply, handov
 
 async def test_patches_not_taken_before_the_end_are_removed(supply, handover):
     with supply.serving(make_request("r", Loader())):
-        supply.ask([KEYS[0]])
+        supply.ask([KEYS[0]], 0)
         await until(lambda: not supply._tasks)
     assert handover.take(KEYS[0]) is None
 
@@ -164,7 +164,7 @@ async def test_another_request_that_waits_for_the_same_item_is_asked_next(supply
     failing, loader = Loader(OSError("disk full")), Loader()
     first = supply.serving(make_request("first", failing))
     with first as failed, supply.serving(make_request("second", loader)) as served:
-        supply.ask([KEYS[0]])
+        supply.ask([KEYS[0]], 0)
         await taken(handover, KEYS[0])
         assert failed.failure is not None
         assert served.failure is None
@@ -173,9 +173,9 @@ async def test_another_request_that_waits_for_the_same_item_is_asked_next(supply
 async def test_an_item_twice_in_a_request_is_served(supply, handover):
     loader = Loader()
     with supply.serving(make_request("r", loader, [KEYS[0], KEYS[0]])):
-        supply.ask([KEYS[0]])
+        supply.ask([KEYS[0]], 0)
         await taken(handover, KEYS[0])
-    supply.ask([KEYS[0]])
+    supply.ask([KEYS[0]], 0)
     await asyncio.sleep(0)
     assert loader.asked == [[KEYS[0]]]
 
@@ -184,7 +184,7 @@ async def test_the_same_item_may_be_asked_for_again(supply, handover):
     loader = Loader()
     with supply.serving(make_request("r", loader)):
         for _ in range(2):
-            supply.ask([KEYS[0]])
+            supply.ask([KEYS[0]], 0)
             await taken(handover, KEYS[0])
     assert len(loader.asked) == 2
 
@@ -192,7 +192,7 @@ async def test_the_same_item_may_be_asked_for_again(supply, handover):
 async def test_a_request_whose_patches_cannot_be_had_is_aborted(supply, handover, aborted, caplog):
     error = MediaCorrupt("the image cannot be decoded", "corrupt_image")
     with supply.serving(make_request("r", Loader(error))) as supplied:
-        supply.ask([KEYS[0]])
+        supply.ask([KEYS[0]], 0)
         await until(lambda: aborted != [])
         assert supplied.failure is error
     assert aborted == ["r"]
@@ -204,7 +204,7 @@ async def test_a_request_waits_for_room_for_its_patches(supply, handover, aborte
     monkeypatch.setattr(patch_supply, "_RETRY_INTERVAL_S", 0.0)
     loader = Loader(*[MediaOverload("too much", "overloaded")] * 3)
     with supply.serving(make_request("r", loader)) as supplied:
-        supply.ask([KEYS[0]])
+        supply.ask([KEYS[0]], 0)
         assert torch.equal(await taken(handover, KEYS[0]), make_patches(KEYS[0]))
     assert len(loader.asked) == 4
     assert (supplied.failure, aborted) == (None, [])
@@ -214,7 +214,7 @@ async def test_a_request_does_not_wait_for_room_for_ever(supply, aborted, monkey
     monkeypatch.setattr(patch_supply, "_MAX_WAIT_S", 0.01)
     loader = Loader(*[MediaOverload("too much", "overloaded")] * 1000)
     with supply.serving(make_request("r", loader)) as supplied:
-        supply.ask([KEYS[0]])
+        supply.ask([KEYS[0]], 0)
         await until(lambda: aborted != [])
         assert supplied.failure is not None
 
@@ -227,7 +227,7 @@ async def test_a_request_whose_patches_cannot_be_written_is_aborted(
 
     monkeypatch.setattr(handover, "put", fail)
     with supply.serving(make_request("r", Loader())) as supplied:
-        supply.ask([KEYS[0]])
+        supply.ask([KEYS[0]], 0)
         await until(lambda: aborted != [])
         assert isinstance(supplied.failure, OSError)
 
@@ -238,7 +238,7 @@ async def test_the_failure_of_one_request_does_not_disturb_another(supply, hando
         supply.serving(make_request("failing", failing, KEYS[:1])),
         supply.serving(make_request("working", working, KEYS[1:])) as supplied,
     ):
-        supply.ask(KEYS[:2])
+        supply.ask(KEYS[:2], 0)
         await taken(handover, KEYS[1])
         await until(lambda: aborted != [])
         assert supplied.failure is None
@@ -249,6 +249,6 @@ async def test_a_request_is_forgotten_however_it_ends(supply):
     loader = Loader()
     with pytest.raises(KeyError), supply.serving(make_request("r", loader)):
         raise KeyError
-    supply.ask(KEYS)
+    supply.ask(KEYS, 0)
     await asyncio.sleep(0)
     assert loader.asked == []
