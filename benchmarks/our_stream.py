@@ -34,7 +34,7 @@ def make_app(checkpoint: str, engine: StepEngine, folder: TemporaryDirectory[str
     cache = VisionCache(VisionCacheConfig("benchmark", folder.name))
     state, unused = ServerState(Settings(), CollectorRegistry()), cast(Any, _NoMedia())
     state.backend = Backend(
-        engine=VllmEngine(cast(Any, engine), info, cache, folder),
+        engine=VllmEngine(cast(Any, engine), info, cache, folder.cleanup),
         renderer=PromptRenderer(checkpoint),
         pipeline=unused,
         fetcher=unused,

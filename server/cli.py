@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from server.settings import (
@@ -12,6 +13,7 @@ from server.settings import (
     iterate_fields,
     load_settings,
     set_library_defaults,
+    share_metrics,
 )
 
 _POSITIONAL = "engine.model"
@@ -36,6 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(str(error))
     if _is_missing_folder(settings.engine.model):
         return _refuse(f"there is no folder {settings.engine.model}")
+    if settings.server.api_workers == 1:
+        return _serve(settings)
+    with TemporaryDirectory(prefix="qwen3vl-serve-metrics-") as folder:
+        share_metrics(Path(folder))
+        return _serve(settings)
+
+
+def _serve(settings: Settings) -> int:
     from server.serve import serve
 
     return serve(settings)

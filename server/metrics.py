@@ -5,11 +5,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from time import perf_counter
+from typing import Any
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 from starlette.requests import ClientDisconnect
 
 from server.errors import status_of
+from server.settings import are_metrics_shared
 
 # from a small model on a short prompt to hours of video on a large one
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600)
@@ -57,10 +68,14 @@ class RequestRecord:
 
 
 class Metrics:
-    """The metrics of one registry; see `metrics_of`."""
+    """The metrics of one registry; see `metrics_of`.
+
+    If several processes serve, their counts lie in a folder, and each shows the sums.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self._collectors: list[Collector] = []
         self.requests = Counter(
             "qwen3vl_requests",
             "Requests for answers by outcome (done, error, aborted, rejected) and HTTP status.",
@@ -71,6 +86,7 @@ class Metrics:
             "qwen3vl_requests_in_flight",
             "Accepted requests under way.",
             registry=registry,
+            multiprocess_mode="livesum",
         )
         self.time_to_first_token_s = Histogram(
             "qwen3vl_time_to_first_token_seconds",
@@ -125,6 +141,21 @@ class Metrics:
         self.media_bytes = Counter(
             "qwen3vl_media_bytes", "Encoded bytes of images and videos.", registry=registry
         )
+
+    def add(self, collector: Collector) -> None:
+        """Show metrics that are the same in all processes."""
+        self._collectors.append(collector)
+
+    def render(self) -> bytes:
+        """In Prometheus' text format."""
+        shown = CollectorRegistry()
+        if are_metrics_shared():
+            collect: Any = MultiProcessCollector
+            collect(shown)
+            sources = [shown, *self._collectors]
+        else:
+            sources = [self.registry, *self._collectors]
+        return b"".join(map(generate_latest, sources))
 
     def observe_media_stage(self, stage: str, seconds: float) -> None:
         self._media_stage_s.labels(stage).observe(seconds)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -33,18 +33,17 @@ class PatchSupply:
     """Answers the engines' questions. To be used from one event loop.
 
     Args:
-        handovers: one for each engine.
+        handover: that of an engine, by its index.
         abort: ends a request in its engine; called if its patches cannot be had.
     """
 
-    def __init__(self, handovers: Sequence[PatchHandover], abort: Abort) -> None:
-        self._handovers = handovers
+    def __init__(self, handover: Callable[[int], PatchHandover], abort: Abort) -> None:
+        self._handover = handover
         self._abort = abort
         self._by_key: defaultdict[str, list[Supplied]] = defaultdict(list)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._put: set[tuple[int, str]] = (
-            set()
-        )  # engines and keys whose patches may still lie there
+        # engines in whose folder patches may still lie, by key
+        self._put: defaultdict[str, set[int]] = defaultdict(set)
 
     @contextmanager
     def serving(self, request: EngineRequest) -> Iterator[Supplied]:
@@ -77,12 +76,12 @@ class PatchSupply:
             task.add_done_callback(self._tasks.discard)
 
     async def _supply(self, supplied: Supplied, keys: Collection[str], engine_index: int) -> None:
-        request, handover = supplied.request, self._handovers[engine_index]
+        request, handover = supplied.request, self._handover(engine_index)
         try:
             patches = await _load(supplied, keys)
             for key in keys:
                 await asyncio.to_thread(handover.put, key, patches[key])
-                self._put.add((engine_index, key))
+                self._put[key].add(engine_index)
                 if key not in self._by_key:
                     self._discard(key)
         except Exception as error:
@@ -93,10 +92,8 @@ class PatchSupply:
 
     def _discard(self, key: str) -> None:
         """Nobody waits for these patches any more."""
-        for engine_index, handover in enumerate(self._handovers):
-            if (engine_index, key) in self._put:
-                self._put.discard((engine_index, key))
-                handover.discard(key)
+        for engine_index in self._put.pop(key, ()):
+            self._handover(engine_index).discard(key)
 
 
 async def _load(supplied: Supplied, keys: Collection[str]) -> Mapping[str, torch.Tensor]:

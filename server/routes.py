@@ -7,7 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import APIRouter
-from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
@@ -70,8 +69,7 @@ def build_router(state: ServerState) -> APIRouter:
 
     @router.get("/metrics")
     async def render_metrics() -> Response:
-        text = generate_latest(state.metrics.registry)
-        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(state.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     @router.get("/version")
     async def tell_versions() -> dict[str, str | None]:

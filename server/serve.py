@@ -7,7 +7,7 @@ import math
 import signal
 import socket
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from types import FrameType
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
+from fastapi import FastAPI
 
 from demo.embedded import EMBEDDED_CHECKPOINT
 from server.app import create_app
@@ -30,7 +31,7 @@ if TYPE_CHECKING:  # imports vLLM
 logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_S = 1.0
-_CUT_AFTER_S = 5
+CUT_AFTER_S = 5
 
 
 def serve(settings: Settings) -> int:
@@ -49,7 +50,12 @@ def serve(settings: Settings) -> int:
     except OSError as error:
         logger.critical("cannot listen on %s port %d: %s", host, port, error.strerror)
         return 2
-    return uvloop.run(_serve(settings, _locate_model(settings.engine.model)))
+    model = _locate_model(settings.engine.model)
+    if settings.server.api_workers > 1:
+        from server.api_workers import serve_with_workers
+
+        return serve_with_workers(settings, model)
+    return uvloop.run(_serve(settings, model))
 
 
 def _exit(status: int, *_: object) -> None:
@@ -69,12 +75,13 @@ def _locate_model(model: str) -> str:
 
 
 async def _serve(settings: Settings, model: str) -> int:
-    from server.vllm_engine import starts_by_fork  # imports vLLM
+    from server.vllm_start import start_engine, starts_by_fork  # imports vLLM
 
     if settings.server.profile_dir is not None:
         allow_tracing()
     state = ServerState(settings)
-    load = partial(_load_backend, settings, model, state.metrics)
+    start = partial(start_engine, model, settings)
+    load = partial(load_backend, settings, model, state.metrics, start)
     if starts_by_fork(settings.engine):
         # The engine is forked off before there is a socket that it could inherit.
         await state.load(load)
@@ -83,13 +90,25 @@ async def _serve(settings: Settings, model: str) -> int:
         app = create_app(state)
     else:
         app = create_app(state, load)
+    return await serve_app(app, state)
+
+
+async def serve_app(
+    app: FastAPI, state: ServerState, listening: socket.socket | None = None
+) -> int:
+    """Serve until a signal comes or the engine fails. Returns the exit status.
+
+    Args:
+        listening: a socket to take connections from; None: one of the settings' address.
+    """
+    settings = state.settings
     config = uvicorn.Config(
         app,
         host=settings.server.host,
         port=settings.server.port,
         log_level=settings.server.log_level,
         # requests that run out of time are told so before their connections are cut
-        timeout_graceful_shutdown=math.ceil(settings.server.shutdown_timeout_s) + _CUT_AFTER_S,
+        timeout_graceful_shutdown=math.ceil(settings.server.shutdown_timeout_s) + CUT_AFTER_S,
         server_header=False,
         http="h11",  # bounds the size of request headers, which httptools does not
         ws="none",
@@ -97,7 +116,7 @@ async def _serve(settings: Settings, model: str) -> int:
     )
     server = _Server(config, state)
     async with _watched(state, server):
-        await server.serve()
+        await server.serve([listening] if listening is not None else None)
     return 1 if state.load_failed or state.engine_died else 0
 
 
@@ -115,11 +134,13 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-async def _load_backend(settings: Settings, model: str, metrics: Metrics) -> Backend:
-    from server.vllm_engine import start_engine
-
-    profile_dir = settings.server.profile_dir
-    engine = await start_engine(model, settings.engine, settings.cache, profile_dir)
+async def load_backend(
+    settings: Settings,
+    model: str,
+    metrics: Metrics,
+    start_engine: Callable[[], Awaitable["VllmEngine"]],
+) -> Backend:
+    engine = await start_engine()
     try:
         backend = _assemble(settings, model, engine, metrics)
     except BaseException:
@@ -140,7 +161,7 @@ def _assemble(settings: Settings, model: str, engine: "VllmEngine", metrics: Met
 
     info, media = engine.model_info, settings.media
     cache = engine.cache
-    metrics.registry.register(cache.metrics)
+    metrics.add(cache.metrics)
     renderer = PromptRenderer(model, settings.engine.revision, info.max_model_len)
     logger.info("serving %s (%s, %s)", info.name, renderer.kind, info.implementation)
     if info.random_weights:

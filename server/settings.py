@@ -99,6 +99,20 @@ class ServerSettings(_Group):
         default=None,
         description="Folder for traces; every client may then take them, by `/start_profile`.",
     )
+    api_workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that take requests and prepare media for the same engines; they "
+        "share out what is limited per server.",
+    )
+
+    @field_validator("api_workers")
+    @classmethod
+    def _check_workers(cls, count: int, others: ValidationInfo) -> int:
+        if count > 1 and others.data.get("profile_dir") is not None:
+            raise ValueError("must be 1 with profile_dir: a profile is of one process")
+        return count
 
 
 class MediaSettings(_Group):
@@ -276,6 +290,13 @@ class EngineSettings(_Group):
         description="Spread whole experts over all GPUs, those of other engines included (MoE "
         "checkpoints).",
     )
+    enable_eplb: bool = Field(
+        default=False,
+        description="Move experts between the GPUs as their load changes (expert parallel).",
+    )
+    num_redundant_experts: int = Field(
+        default=0, ge=0, description="Copies of busy experts in each layer, for `enable_eplb`."
+    )
     enforce_eager: bool | None = Field(default=None, description="Run without compiled graphs.")
     seed: int = Field(default=0, ge=0, description="Seed of the engine's random numbers.")
 
@@ -412,6 +433,15 @@ def set_library_defaults() -> None:
     delays every token: 40 tokens took 5.3 s instead of 0.1 s at worst.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def share_metrics(folder: Path) -> None:
+    """Let several processes count together; call it before `prometheus_client` is imported."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+def are_metrics_shared() -> bool:
+    return "PROMETHEUS_MULTIPROC_DIR" in os.environ
 
 
 def render_settings_table() -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import psutil
 import torch._dynamo
-from vllm.config import ECTransferConfig, ProfilerConfig
+from vllm.config import ECTransferConfig, EPLBConfig, ProfilerConfig
 from vllm.config.ec_manager_config import EncoderCacheManagerConfig
 from vllm.config.structured_outputs import StructuredOutputsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -53,6 +53,8 @@ def engine_args(
         "pipeline_parallel_size": settings.pipeline_parallel_size,
         "data_parallel_size": settings.data_parallel_size,
         "enable_expert_parallel": settings.enable_expert_parallel,
+        "enable_eplb": settings.enable_eplb,
+        "eplb_config": EPLBConfig(num_redundant_experts=settings.num_redundant_experts),
         "enforce_eager": settings.enforce_eager,
         "seed": settings.seed,
     }

@@ -17,6 +17,7 @@ class VisionCache:
     """Attributes:
     metrics: of the last reports of all engines.
     on_report: called with the index of an engine and what it reports.
+    forward: called with the same, if the engine has told this process; see `ReportExchange`.
     """
 
     def __init__(self, config: VisionCacheConfig) -> None:
@@ -25,6 +26,7 @@ class VisionCache:
         self.known_items = KnownItems(self.tiers)
         self.metrics = CacheMetrics()
         self.on_report: Callable[[int, Report], None] = lambda engine_index, report: None
+        self.forward: Callable[[int, Report], None] = lambda engine_index, report: None
 
     def make_logger(self, vllm_config: VllmConfig, engine_index: int = 0) -> "_ReportReader":
         return _ReportReader(self, engine_index)
@@ -46,7 +48,9 @@ class _ReportReader(StatLoggerBase):
 
     def record(self, scheduler_stats: Any, *args: Any, **kwargs: Any) -> None:
         if scheduler_stats is not None and scheduler_stats.ec_connector_stats:
-            self._cache.read(self._engine_index, scheduler_stats.ec_connector_stats)
+            report = scheduler_stats.ec_connector_stats
+            self._cache.read(self._engine_index, report)
+            self._cache.forward(self._engine_index, report)
 
     def log_engine_initialized(self) -> None:
         pass

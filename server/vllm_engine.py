@@ -1,29 +1,21 @@
 """The `Engine` over vLLM's AsyncLLM."""
 
 import asyncio
-import gc
-import os
-import socket
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from functools import partial
 from typing import Any
 
 from vllm import SamplingParams
-from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
-from vllm.v1.metrics.loggers import StatLoggerFactory
 
-from multimodal.checkpoint_files import read_checkpoint_json
 from multimodal.patch_handover import PatchHandover
 from multimodal.vllm_input import engine_input
-from server.cache_config import vision_cache_config
 from server.engine import (
     EngineDead,
     EngineRequest,
@@ -35,12 +27,9 @@ from server.engine import (
     TokenLogprob,
 )
 from server.patch_supply import PatchSupply
-from server.settings import CacheSettings, EngineSettings
 from server.token_bytes import token_bytes
-from server.vllm_args import engine_args, is_cpu, num_workers, set_engine_environment
 from server.vllm_cache import VisionCache
 
-_RANDOM_WEIGHTS_KEY = "qwen3vl_serve_random_weights"  # written by demo.random_checkpoint
 _FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
     "length": "length",
@@ -51,24 +40,22 @@ _LEAST_LOGPROB = -9999.0  # OpenAI's, for what cannot be drawn: JSON has no infi
 
 
 class VllmEngine:
-    """A running AsyncLLM. Build it with `start_engine`."""
+    """A running AsyncLLM; `server.vllm_start` makes it. Args: clean_up: called at the end."""
 
     def __init__(
         self,
         llm: AsyncLLM,
         model_info: ModelInfo,
         cache: VisionCache,
-        run_folder: TemporaryDirectory[str],
+        clean_up: Callable[[], None],
     ) -> None:
         self._llm = llm
-        self._run_folder = run_folder
+        self._clean_up = clean_up
         self._model_info = model_info
         self._token_bytes = token_bytes(llm.get_tokenizer())
         self._cache = cache
-        num_engines = llm.vllm_config.parallel_config.data_parallel_size
-        directory = cache.config.handover_dir
-        handovers = [PatchHandover(directory, index) for index in range(num_engines)]
-        self._supply = PatchSupply(handovers, llm.abort)
+        handover = partial(PatchHandover, cache.config.handover_dir)
+        self._supply = PatchSupply(handover, llm.abort)
         cache.on_report = self._read_report
 
     @property
@@ -123,7 +110,13 @@ class VllmEngine:
         if self._llm.output_handler is not None:
             self._llm.output_handler.cancel()
         await asyncio.to_thread(self._llm.shutdown)
-        self._run_folder.cleanup()
+        self._clean_up()
+
+    def declare_dead(self) -> None:
+        """The engines have died; vLLM sees that itself only where it has started them."""
+        client: Any = self._llm.engine_core
+        client.resources.engine_dead = True
+        client.outputs_queue.put_nowait(EngineDeadError())
 
 
 @contextmanager
@@ -133,85 +126,6 @@ def _engine_death() -> Iterator[None]:
         yield
     except EngineDeadError as error:
         raise EngineDead("the engine has stopped") from error
-
-
-def starts_by_fork(settings: EngineSettings) -> bool:
-    """Whether the engine process is a fork of this one, which must then hold no sockets yet."""
-    return is_cpu(settings) and num_workers(settings) == 1
-
-
-async def start_engine(
-    model: str,
-    settings: EngineSettings,
-    cache_settings: CacheSettings,
-    profile_dir: Path | None = None,
-) -> VllmEngine:
-    """Start the engine and wait until it answers.
-
-    Args:
-        profile_dir: where it may be asked to write profiles; None: nowhere.
-    Raises: RuntimeError if the model class in use is not ours; whatever vLLM raises for a model or
-        settings that it cannot start.
-    """
-    run_folder = TemporaryDirectory(prefix="qwen3vl-serve-")
-    device = "cpu" if is_cpu(settings) else "cuda"
-    handover_dir = Path(run_folder.name) / "patches"
-    config = await asyncio.to_thread(  # it reads the vision weights
-        vision_cache_config, model, settings, cache_settings, device, handover_dir
-    )
-    cache = VisionCache(config)
-    args = engine_args(model, settings, cache.config, cache_settings.device_bytes, profile_dir)
-    set_engine_environment(settings, args, run_folder.name)
-    start = _start_in_one_process if starts_by_fork(settings) else AsyncLLM.from_engine_args
-    # In a thread of its own: a process forked from a thread that has used OpenMP hangs in it.
-    llm = await asyncio.to_thread(start, args, stat_loggers=[cache.make_logger])
-    try:
-        await _call_workers(llm, "end_with_server", socket.gethostname(), os.getpid())
-        await _call_workers(llm, "keep_seeds")
-        await _call_workers(llm, "make_stage_input")
-        implementation = (await _call_workers(llm, "describe_model"))[0]
-        if not implementation.startswith("model_executor."):
-            raise RuntimeError(
-                f"vLLM runs {implementation} instead of this project's model; is the plugin "
-                "disabled by VLLM_PLUGINS?"
-            )
-    except BaseException:
-        await asyncio.to_thread(llm.shutdown)
-        raise
-    model_info = ModelInfo(
-        name=settings.served_model_name or settings.model,
-        max_model_len=llm.model_config.max_model_len,
-        implementation=implementation,
-        random_weights=_has_random_weights(model, settings.revision),
-    )
-    return VllmEngine(llm, model_info, cache, run_folder)
-
-
-def _start_in_one_process(args: AsyncEngineArgs, stat_loggers: list[StatLoggerFactory]) -> AsyncLLM:
-    """Start the engine as one forked process instead of two spawned ones.
-
-    On a CPU vLLM spawns the engine core, which spawns a worker: each imports vLLM again, which is
-    most of its start-up time. With one worker, the engine core can run it itself (`uni`), and a
-    fork has vLLM imported already. vLLM reads both choices from the environment.
-    """
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # lets the `uni` executor stand
-    config = args.create_engine_config()
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
-    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"  # vLLM's CPU platform has set `spawn`
-    gc.freeze()  # the engine would collect all that it inherits, for 1 s, and copy the pages
-    return AsyncLLM.from_vllm_config(config, stat_loggers=stat_loggers)
-
-
-async def _call_workers(llm: AsyncLLM, method: str, *args: Any) -> list[Any]:
-    """What a method of `WorkerExtension` returns, of all workers; vLLM asks one engine's only."""
-    client: Any = llm.engine_core
-    results = await client.call_utility_all_async("collective_rpc", method, None, args, {})
-    return [result for workers in results for result in workers]
-
-
-def _has_random_weights(model: str, revision: str | None) -> bool:
-    config = read_checkpoint_json(model, "config.json", revision) or {}
-    return bool(config.get(_RANDOM_WEIGHTS_KEY))
 
 
 def _sampling_params(options: SamplingOptions) -> SamplingParams:

@@ -161,6 +161,23 @@ def _oriented_experts(
     yield from waiting
 
 
+def split_experts(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+    """Fused experts in the hub's orientation -> one by one, as `down_proj.weight` (hidden, size).
+
+    vLLM fills the places of redundant experts (EPLB) from tensors of single experts only.
+    """
+    for name, tensor in weights:
+        if not _FUSED_EXPERTS.search(name):
+            yield name, tensor
+            continue
+        prefix, _, kind = name.rpartition(".")
+        kinds = ("down_proj",) if kind == "down_proj" else ("gate_proj", "up_proj")
+        for expert, matrix in enumerate(tensor):
+            parts = matrix.chunk(len(kinds), dim=1)
+            for part_kind, part in zip(kinds, parts, strict=True):
+                yield f"{prefix}.{expert}.{part_kind}.weight", part.t()
+
+
 def _one_expert_shape(text: Any, name: str) -> Shape | None:
     match = _ONE_EXPERT.search(name)
     if match is None or not getattr(text, "num_experts", 0):

@@ -29,7 +29,7 @@ from vllm.model_executor.models.utils import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
-from model_executor.qwen3_vl.checkpoint import HUB_TO_VLLM, checked_weights
+from model_executor.qwen3_vl.checkpoint import HUB_TO_VLLM, checked_weights, split_experts
 from model_executor.qwen3_vl.language import DenseLanguageModel, MoeLanguageModel
 from model_executor.qwen3_vl.vision import VisionTransformer
 from multimodal.mrope import mrope_positions
@@ -90,6 +90,7 @@ class Qwen3VLForConditionalGeneration(
     language_architecture: ClassVar[str] = "Qwen3ForCausalLM"
     packed_modules_mapping: Any = _ATTENTION_PACKING | _MLP_PACKING
     hf_to_vllm_mapper = HUB_TO_VLLM
+    num_redundant_experts = 0
     visual: Any
     language_model: Any
     _mark_tower_model: Any  # from SupportsMultiModal, as the next two
@@ -240,6 +241,8 @@ class Qwen3VLForConditionalGeneration(
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         if self.quant_config is None:
             weights = checked_weights(self.config, weights)
+        if self.num_redundant_experts:
+            weights = split_experts(weights)
         loaded: set[str] = AutoWeightsLoader(self).load_weights(weights, mapper=HUB_TO_VLLM)
         return loaded
 

@@ -29,7 +29,7 @@ _OPTIONS: Mapping[str, Any] = {
     "dtype": "float32",  # so that batching does not change which token is the most likely one
     "kv_cache_bytes": 256 * 1024**2,
 }
-_START_TIMEOUT_S = 120
+_START_TIMEOUT_S = 300
 _END_TIMEOUT_S = 60
 _POLL_S = 0.05
 
@@ -110,6 +110,13 @@ class ServerProcess:
         assert families, f"{name} is not in /metrics"
         samples = [s for family in families for s in family.samples if s.name == name]
         return sum(s.value for s in samples if labels.items() <= s.labels.items())
+
+    def labels(self, name: str, label: str) -> set[str]:
+        """The values of a label among a metric's samples."""
+        text = self.http.get("/metrics").text
+        families = text_string_to_metric_families(text)
+        samples = [s for family in families for s in family.samples if s.name == name]
+        return {s.labels[label] for s in samples}
 
     def terminate(self) -> None:
         """Ask the server to end."""

@@ -2,6 +2,8 @@
 
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,14 @@ _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "pipeline": {"pipeline_parallel_size": 2},
     "data": {"data_parallel_size": 2},
     "data and expert": {"data_parallel_size": 2, "enable_expert_parallel": True},
+    # here vLLM splits the tokens of the MoE layers, too
+    "data, tensor and expert": {
+        "data_parallel_size": 2,
+        "tensor_parallel_size": 2,
+        "enable_expert_parallel": True,
+    },
 }
+_SLOW = ("data, tensor and expert",)  # seven processes
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +55,24 @@ def serving(checkpoint: Path, logs: Path, name: str, **options: Any) -> RealServ
 
 
 def answers(server: RealServer) -> list[str]:
+    return [ask(server, question) for question in _QUESTIONS]
+
+
+def ask(server: RealServer, question: Any) -> str:
     options: dict[str, Any] = {"max_tokens": _NUM_TOKENS, "temperature": 0}
     options["extra_body"] = {"ignore_eos": True}
-    found = [server.ask(question, **options) for question in _QUESTIONS]
-    assert all(answer.usage.completion_tokens == _NUM_TOKENS for answer in found)
-    return [answer.choices[0].message.model_dump_json() for answer in found]
+    answer = server.ask(question, **options)
+    assert answer.usage.completion_tokens == _NUM_TOKENS
+    message: str = answer.choices[0].message.model_dump_json()
+    return message
 
 
-@pytest.fixture(scope="module", params=_LAYOUTS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] if name in _SLOW else []) for name in _LAYOUTS
+    ],
+)
 def parallel(
     request: pytest.FixtureRequest, moe_checkpoint: Path, logs: Path
 ) -> Iterator[RealServer]:
@@ -66,6 +85,15 @@ def test_two_processes_give_the_tokens_of_one(parallel: RealServer, expected: li
     # by now all pictures are known
     assert answers(parallel) == expected
     assert parallel.sample("qwen3vl_vision_cache_hits_total") > 0
+
+
+def test_many_at_once_give_the_tokens_of_one(parallel: RealServer, expected: list[str]) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(partial(ask, parallel), [*_QUESTIONS] * 4))
+    assert found == expected * 4
+    engines = parallel.labels("vllm:generation_tokens_total", "engine")
+    tokens = [parallel.sample("vllm:generation_tokens_total", engine=name) for name in engines]
+    assert all(count > 0 for count in tokens)
 
 
 def test_a_split_that_cuts_deepstack_is_refused(hybrid_checkpoint: Path) -> None:

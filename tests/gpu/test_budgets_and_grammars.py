@@ -14,7 +14,7 @@ from demo.random_checkpoint import build_checkpoint
 from server.engine import Engine, EngineRequest, SamplingOptions
 from server.grammar.output_grammar import regex
 from server.prompt import PromptRenderer
-from server.settings import CacheSettings, EngineSettings
+from server.settings import CacheSettings, EngineSettings, Settings
 from server.thinking_budget import ThinkingBudget, generate_within
 
 pytestmark = [
@@ -35,12 +35,13 @@ async def read(engine: Engine, request: EngineRequest, budget: ThinkingBudget | 
 
 
 async def check(model: str) -> None:
-    from server.vllm_engine import start_engine
+    from server.vllm_start import start_engine
 
     settings = EngineSettings(
         model=model, dtype="float32", max_model_len=1024, gpu_memory_utilization=0.3
     )
-    engine = await start_engine(model, settings, CacheSettings(host_bytes=0))
+    cache = CacheSettings(host_bytes=0)
+    engine = await start_engine(model, Settings(engine=settings, cache=cache))
     try:
         renderer = PromptRenderer(model)
         assert renderer.close_id is not None

@@ -17,7 +17,7 @@ from model_executor.parity import ParityCase, Reference
 from model_executor.parity_cases import CaseBuilder
 from multimodal.preprocessor_config import load_preprocessor_config
 from server.engine import EngineRequest, SamplingOptions
-from server.settings import CacheSettings, EngineSettings
+from server.settings import CacheSettings, EngineSettings, Settings
 
 pytestmark = [
     pytest.mark.gpu,
@@ -33,19 +33,16 @@ async def generate(  # type: ignore[no-untyped-def]
     cache: CacheSettings,
 ):
     """Token ids and cached prompt tokens of each case, the batches one after another."""
-    from server.vllm_engine import start_engine
+    from server.vllm_start import start_engine
 
-    engine = await start_engine(
-        model,
-        EngineSettings(
-            model=model,
-            dtype="float32",
-            max_model_len=1024,
-            max_num_batched_tokens=max_num_batched_tokens,
-            gpu_memory_utilization=0.3,
-        ),
-        cache,
+    settings = EngineSettings(
+        model=model,
+        dtype="float32",
+        max_model_len=1024,
+        max_num_batched_tokens=max_num_batched_tokens,
+        gpu_memory_utilization=0.3,
     )
+    engine = await start_engine(model, Settings(engine=settings, cache=cache))
 
     async def run(case: ParityCase) -> tuple[list[int], int]:
         sampling = SamplingOptions(max_tokens=NUM_TOKENS, temperature=0, ignore_eos=True)

@@ -59,7 +59,7 @@ def supply(handover, aborted) -> PatchSupply:
     async def abort(request_id: str) -> None:
         aborted.append(request_id)
 
-    return PatchSupply([handover], abort)
+    return PatchSupply(lambda engine_index: handover, abort)
 
 
 async def until(is_so: Callable[[], bool]) -> None:

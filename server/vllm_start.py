@@ -1,0 +1,224 @@
+"""Starting vLLM's engines: from this process, or beside several that share them."""
+
+import asyncio
+import gc
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from vllm.config import VllmConfig
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.utils import (
+    CoreEngineLaunch,
+    bind_engine_zmq_listeners,
+    launch_core_engines,
+)
+from vllm.v1.executor import Executor
+
+from multimodal.checkpoint_files import read_checkpoint_json
+from multimodal.vision_cache import VisionCacheConfig
+from server.cache_config import vision_cache_config
+from server.engine import ModelInfo
+from server.report_exchange import ReportExchange
+from server.settings import EngineSettings, Settings
+from server.vllm_args import engine_args, is_cpu, num_workers, set_engine_environment
+from server.vllm_cache import VisionCache
+from server.vllm_engine import VllmEngine
+
+_RANDOM_WEIGHTS_KEY = "qwen3vl_serve_random_weights"  # written by demo.random_checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSetup:
+    """All that is decided before an engine is started.
+
+    Attributes:
+        config: vLLM's.
+        run_folder: for sockets and what is handed over, on this host.
+    """
+
+    model: str
+    settings: EngineSettings
+    config: VllmConfig
+    cache: VisionCacheConfig
+    run_folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class EngineClient:
+    """The place of one of several processes that share the engines.
+
+    Attributes:
+        addresses: of its sockets, in vLLM's words.
+        server_pid: of the process that the engines end with.
+    """
+
+    index: int
+    count: int
+    addresses: Mapping[str, Any]
+    server_pid: int
+
+
+def starts_by_fork(settings: EngineSettings) -> bool:
+    """Whether the engine process is a fork of this one, which must then hold no sockets yet."""
+    return is_cpu(settings) and num_workers(settings) == 1
+
+
+def set_up_engine(model: str, settings: Settings, run_folder: Path) -> EngineSetup:
+    """Reads the vision weights. Raises: whatever vLLM raises for settings that it cannot take."""
+    engine, cache = settings.engine, settings.cache
+    device = "cpu" if is_cpu(engine) else "cuda"
+    cache_config = vision_cache_config(model, engine, cache, device, run_folder / "patches")
+    args = engine_args(model, engine, cache_config, cache.device_bytes, settings.server.profile_dir)
+    args._api_process_count = settings.server.api_workers
+    set_engine_environment(engine, args, str(run_folder))
+    if not starts_by_fork(engine):
+        config = args.create_engine_config()
+    else:
+        # On a CPU vLLM spawns the engine core, which spawns a worker: each imports vLLM again,
+        # which is most of its start-up time. With one worker, the engine core can run it itself
+        # (`uni`), and a fork has vLLM imported already. Both are read from the environment.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # lets the `uni` executor stand
+        config = args.create_engine_config()
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"  # vLLM's CPU platform has set `spawn`
+        gc.freeze()  # the engine would collect all that it inherits, for 1 s, and copy the pages
+    return EngineSetup(model, engine, config, cache_config, run_folder)
+
+
+async def start_engine(model: str, settings: Settings) -> VllmEngine:
+    """Start the engines and wait until they answer.
+
+    Raises: RuntimeError if the model class in use is not ours; whatever vLLM raises for a model or
+        settings that it cannot start.
+    """
+    folder = TemporaryDirectory(prefix="qwen3vl-serve-")
+    setup = await asyncio.to_thread(set_up_engine, model, settings, Path(folder.name))
+    return await connect_engine(setup, clean_up=folder.cleanup)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedEngines:
+    """Engines of this process, for others to use. Args: clients: their places."""
+
+    clients: Sequence[EngineClient]
+    launch: CoreEngineLaunch
+
+    def processes(self) -> list[BaseProcess]:
+        """Those without which no request can be answered."""
+        manager, coordinator = self.launch.engine_manager, self.launch.coordinator
+        return [*manager.processes, *([coordinator.proc] if coordinator else [])]
+
+    def shutdown(self) -> None:
+        self.launch.engine_manager.shutdown()
+        if self.launch.coordinator:
+            self.launch.coordinator.shutdown()
+
+
+@contextmanager
+def shared_engines(setup: EngineSetup, num_clients: int) -> Iterator[SharedEngines]:
+    """Start engines for several processes, which are to be started within the block.
+
+    At its end, all engines answer. Raises: RuntimeError if one fails.
+    """
+    listeners = bind_engine_zmq_listeners(setup.config, num_clients)
+    executor = Executor.get_class(setup.config)
+    with launch_core_engines(setup.config, executor, True, listeners.addresses) as launch:
+        coordinator = launch.coordinator
+        shared = {"stats_update_address": coordinator and coordinator.get_stats_publish_address()}
+        pairs = zip(listeners.inputs, listeners.outputs, strict=True)
+        clients = [
+            EngineClient(
+                index,
+                num_clients,
+                {
+                    **shared,
+                    "input_address": inputs.address,
+                    "output_address": outputs.address,
+                    "input_listener": inputs.socket,
+                    "output_listener": outputs.socket,
+                },
+                os.getpid(),
+            )
+            for index, (inputs, outputs) in enumerate(pairs)
+        ]
+        yield SharedEngines(clients, launch)
+        for listener in (*listeners.inputs, *listeners.outputs):
+            listener.close()  # the clients have copies
+
+
+async def connect_engine(
+    setup: EngineSetup,
+    client: EngineClient | None = None,
+    clean_up: Callable[[], None] = lambda: None,
+) -> VllmEngine:
+    """The engines as seen from this process, when they answer.
+
+    Args:
+        client: None if this process is the only one, and starts the engines.
+        clean_up: called when the engine is shut down.
+    """
+    cache = VisionCache(setup.cache)
+    shared: dict[str, Any] = {}
+    if client is not None:
+        exchange = ReportExchange(setup.run_folder, client.index, client.count, cache.read)
+        cache.forward, clean_up = exchange.send, exchange.close
+        shared = {
+            "client_addresses": dict(client.addresses),
+            "client_count": client.count,
+            "client_index": client.index,
+        }
+    # In a thread of its own: a process forked from a thread that has used OpenMP hangs in it.
+    llm = await asyncio.to_thread(
+        AsyncLLM.from_vllm_config, setup.config, stat_loggers=[cache.make_logger], **shared
+    )
+    try:
+        if client is None or client.index == 0:
+            server_pid = os.getpid() if client is None else client.server_pid
+            await _prepare_workers(llm, server_pid)
+        implementation = await _find_implementation(llm)
+    except BaseException:
+        await asyncio.to_thread(llm.shutdown)
+        raise
+    settings = setup.settings
+    model_info = ModelInfo(
+        name=settings.served_model_name or settings.model,
+        max_model_len=llm.model_config.max_model_len,
+        implementation=implementation,
+        random_weights=_has_random_weights(setup.model, settings.revision),
+    )
+    return VllmEngine(llm, model_info, cache, clean_up)
+
+
+async def _prepare_workers(llm: AsyncLLM, server_pid: int) -> None:
+    await _call_workers(llm, "end_with_server", socket.gethostname(), server_pid)
+    await _call_workers(llm, "keep_seeds")
+    await _call_workers(llm, "make_stage_input")
+
+
+async def _find_implementation(llm: AsyncLLM) -> str:
+    implementation = str((await _call_workers(llm, "describe_model"))[0])
+    if not implementation.startswith("model_executor."):
+        raise RuntimeError(
+            f"vLLM runs {implementation} instead of this project's model; is the plugin disabled "
+            "by VLLM_PLUGINS?"
+        )
+    return implementation
+
+
+async def _call_workers(llm: AsyncLLM, method: str, *args: Any) -> list[Any]:
+    """What a method of `WorkerExtension` returns, of all workers; vLLM asks one engine's only."""
+    client: Any = llm.engine_core
+    results = await client.call_utility_all_async("collective_rpc", method, None, args, {})
+    return [result for workers in results for result in workers]
+
+
+def _has_random_weights(model: str, revision: str | None) -> bool:
+    config = read_checkpoint_json(model, "config.json", revision) or {}
+    return bool(config.get(_RANDOM_WEIGHTS_KEY))
