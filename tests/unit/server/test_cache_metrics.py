@@ -122,3 +122,33 @@ def test_names_and_types_are_those_of_prometheus(metrics, read):
     assert "# TYPE qwen3vl_vision_cache_hits_total counter" in text
     assert "# TYPE qwen3vl_vision_cache_bytes gauge" in text
     assert 'qwen3vl_vision_cache_hits_total{tier="device"} 31.0' in text
+
+
+def test_engines_are_added_up(metrics, read):
+    metrics.update(0, make_report())
+    metrics.update(1, make_report(retries=100, encode_bytes_per_s=34.5))
+    assert read("retries_total") == 121
+    assert read("hits_total", "host") == 2
+    assert read("hits_total", "device") == 62
+    assert read("max_bytes", "device") == 68
+    assert read("encode_bytes_per_second") == 29.5
+
+
+def test_engines_share_their_tiers(metrics, read):
+    metrics.update(0, make_report())
+    metrics.update(1, make_report())
+    assert [read("bytes", tier) for tier in ("host", "disk")] == [80, 180]
+
+
+def test_a_rate_that_one_engine_knows_is_shown(metrics, read):
+    metrics.update(0, make_report())
+    metrics.update(1, make_report(encode_bytes_per_s=None))
+    assert read("encode_bytes_per_second") == 24.5
+
+
+def test_a_tier_is_bypassed_if_one_engine_passes_it_by(metrics, read):
+    metrics.update(0, make_report(bypassed=[]))
+    assert metrics.bypassed() == set()
+    metrics.update(1, make_report(bypassed=["disk"]))
+    assert metrics.bypassed() == {"disk"}
+    assert [read("bypassed", tier) for tier in ("host", "disk")] == [0, 1]

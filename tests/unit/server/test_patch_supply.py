@@ -252,3 +252,20 @@ async def test_a_request_is_forgotten_however_it_ends(supply):
     supply.ask(KEYS, 0)
     await asyncio.sleep(0)
     assert loader.asked == []
+
+
+async def test_each_engine_gets_its_own(tmp_path):
+    async def abort(request_id: str) -> None:
+        raise AssertionError(request_id)
+
+    handovers = [PatchHandover(str(tmp_path), index) for index in range(2)]
+    supply = PatchSupply(handovers.__getitem__, abort)
+    with supply.serving(make_request("a", Loader())):
+        for engine_index in range(2):
+            supply.ask([KEYS[0]], engine_index)
+        for handover in handovers:
+            assert torch.equal(await taken(handover, KEYS[0]), make_patches(KEYS[0]))
+        supply.ask([KEYS[1]], 1)
+        await until(lambda: any(tmp_path.glob("1/*")))
+        assert not any(tmp_path.glob("0/*"))
+    await until(lambda: not any(tmp_path.glob("*/*")))

@@ -1,0 +1,50 @@
+import pytest
+
+from server.api_workers import share
+from server.settings import MediaSettings, ServerSettings, Settings, SettingsError, load_settings
+
+MIB = 1024**2
+
+
+def make_settings(count: int, **media: int) -> Settings:
+    server = ServerSettings(api_workers=count, max_concurrent_requests=10)
+    return Settings(server=server, media=MediaSettings(**media))
+
+
+@pytest.mark.parametrize(("count", "each"), [(1, 10), (2, 5), (3, 4), (10, 1), (64, 1)])
+def test_requests_are_shared_out(count, each):
+    assert share(make_settings(count)).server.max_concurrent_requests == each
+
+
+@pytest.mark.parametrize(("count", "each"), [(2, 4), (3, 3), (16, 1)])
+def test_threads_are_shared_out(count, each):
+    assert share(make_settings(count, num_workers=8)).media.num_workers == each
+
+
+def test_one_request_may_be_as_large_as_before():
+    settings = make_settings(4, max_decoded_bytes=300 * MIB, max_total_decoded_bytes=800 * MIB)
+    shared = share(settings).media
+    assert shared.max_decoded_bytes == shared.max_total_decoded_bytes == 300 * MIB
+
+
+def test_decoded_bytes_are_shared_out():
+    settings = make_settings(4, max_decoded_bytes=100 * MIB, max_total_decoded_bytes=800 * MIB)
+    assert share(settings).media.max_total_decoded_bytes == 200 * MIB
+
+
+def test_responses_are_not_kept():
+    assert share(make_settings(2)).responses.store_max_bytes == 0
+
+
+def test_all_else_stays():
+    settings = make_settings(2)
+    shared = share(settings)
+    assert shared.engine == settings.engine
+    assert shared.cache == settings.cache
+    assert shared.server.max_body_bytes == settings.server.max_body_bytes
+
+
+def test_a_profile_is_of_one_process(tmp_path):
+    overrides = {"server": {"api_workers": 2, "profile_dir": str(tmp_path)}}
+    with pytest.raises(SettingsError, match=r"server\.api_workers.*must be 1 with profile_dir"):
+        load_settings(None, overrides)
