@@ -101,8 +101,8 @@ def test_relative_imports_are_not_used() -> None:
 
 
 def test_the_server_reads_the_environment_in_its_settings_only() -> None:
-    """`server/vllm_args.py` and `server/vllm_engine.py` may set defaults for vLLM."""
-    allowed = ("server/settings.py", "server/vllm_args.py", "server/vllm_engine.py")
+    """`server/vllm_args.py` and `server/vllm_start.py` may set defaults for vLLM."""
+    allowed = ("server/settings.py", "server/vllm_args.py", "server/vllm_start.py")
     found = [
         f"{file}: {ast.unparse(node)}"
         for file, tree in source_files()
