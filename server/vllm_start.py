@@ -16,6 +16,7 @@ from vllm.config import VllmConfig
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.utils import (
     CoreEngineLaunch,
+    EngineZmqListeners,
     bind_engine_zmq_listeners,
     launch_core_engines,
 )
@@ -105,10 +106,11 @@ async def start_engine(model: str, settings: Settings) -> VllmEngine:
 
 @dataclass(frozen=True, slots=True)
 class SharedEngines:
-    """Engines of this process, for others to use. Args: clients: their places."""
+    """Engines of this process, for others to use. To be kept: vLLM's sockets go with it."""
 
     clients: Sequence[EngineClient]
     launch: CoreEngineLaunch
+    listeners: EngineZmqListeners
 
     def processes(self) -> list[BaseProcess]:
         """Those without which no request can be answered."""
@@ -119,11 +121,12 @@ class SharedEngines:
         self.launch.engine_manager.shutdown()
         if self.launch.coordinator:
             self.launch.coordinator.shutdown()
+        self.listeners.cleanup()
 
 
 @contextmanager
 def shared_engines(setup: EngineSetup, num_clients: int) -> Iterator[SharedEngines]:
-    """Start engines for several processes, which are to be started within the block.
+    """Start engines for several processes, which are to be forked within the block.
 
     At its end, all engines answer. Raises: RuntimeError if one fails.
     """
@@ -131,26 +134,27 @@ def shared_engines(setup: EngineSetup, num_clients: int) -> Iterator[SharedEngin
     executor = Executor.get_class(setup.config)
     with launch_core_engines(setup.config, executor, True, listeners.addresses) as launch:
         coordinator = launch.coordinator
-        shared = {"stats_update_address": coordinator and coordinator.get_stats_publish_address()}
-        pairs = zip(listeners.inputs, listeners.outputs, strict=True)
-        clients = [
-            EngineClient(
-                index,
-                num_clients,
-                {
-                    **shared,
-                    "input_address": inputs.address,
-                    "output_address": outputs.address,
-                    "input_listener": inputs.socket,
-                    "output_listener": outputs.socket,
-                },
-                os.getpid(),
-            )
-            for index, (inputs, outputs) in enumerate(pairs)
-        ]
-        yield SharedEngines(clients, launch)
-        for listener in (*listeners.inputs, *listeners.outputs):
-            listener.close()  # the clients have copies
+        stats_address = coordinator.get_stats_publish_address() if coordinator else None
+        yield SharedEngines(_clients(listeners, stats_address), launch, listeners)
+
+
+def _clients(listeners: EngineZmqListeners, stats_address: str | None) -> list[EngineClient]:
+    pairs = list(zip(listeners.inputs, listeners.outputs, strict=True))
+    return [
+        EngineClient(
+            index,
+            len(pairs),
+            {
+                "input_address": inputs.address,
+                "output_address": outputs.address,
+                "input_listener": inputs.socket,
+                "output_listener": outputs.socket,
+                "stats_update_address": stats_address,
+            },
+            os.getpid(),
+        )
+        for index, (inputs, outputs) in enumerate(pairs)
+    ]
 
 
 async def connect_engine(
