@@ -14,6 +14,7 @@ from vllm.platforms import current_platform
 
 from multimodal.vision_cache import VisionCacheConfig
 from multimodal.vllm_plugin import REASONING_GATE
+from server.context_length import ContextLength
 from server.settings import EngineSettings
 
 _GIB = 1024**3
@@ -33,6 +34,7 @@ def num_workers(settings: EngineSettings) -> int:
 def engine_args(
     model: str,
     settings: EngineSettings,
+    context: ContextLength,
     cache: VisionCacheConfig,
     device_bytes: int | None,
     profile_dir: Path | None,
@@ -42,7 +44,6 @@ def engine_args(
         "revision": settings.revision,
         "served_model_name": settings.served_model_name or settings.model,  # a label in /metrics
         "dtype": settings.dtype,
-        "max_model_len": settings.max_model_len,
         "max_num_seqs": settings.max_num_seqs,
         "max_num_batched_tokens": settings.max_num_batched_tokens,
         "kv_cache_memory_bytes": settings.kv_cache_bytes,
@@ -57,6 +58,9 @@ def engine_args(
     defaults = _cpu_defaults() if is_cpu(settings) else {}
     return AsyncEngineArgs(
         **(defaults | given),
+        **_fair_scheduling(settings, context),
+        max_model_len=_FIT_MEMORY,
+        hf_overrides=dict(context.hf_overrides),
         # Items carry our own keys; vLLM's processor cache would mirror them in two processes.
         mm_processor_cache_gb=0,
         scheduling_policy="priority",  # without priorities it is first come, first served
@@ -78,6 +82,17 @@ def engine_args(
     )
 
 
+def _fair_scheduling(settings: EngineSettings, context: ContextLength) -> dict[str, Any]:
+    threshold = settings.long_prefill_token_threshold
+    if threshold == 0:
+        return {}
+    return {
+        "scheduler_cls": "server.vllm_scheduler.make_scheduler",
+        # 0 is the class's default here; vLLM refuses more than the context
+        "long_prefill_token_threshold": min(threshold or 0, context.num_tokens),
+    }
+
+
 def _profiler_config(directory: Path | None) -> ProfilerConfig:
     """Until a profile is started, it costs nothing.
 
@@ -97,7 +112,6 @@ def _cpu_defaults() -> dict[str, Any]:
     the 2B model; the context is cut to what fits.
     """
     return {
-        "max_model_len": _FIT_MEMORY,
         "max_num_seqs": 32,
         "max_num_batched_tokens": 2048,
         "kv_cache_memory_bytes": min(psutil.virtual_memory().available // 4, 2 * _GIB),

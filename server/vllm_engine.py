@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
@@ -28,6 +29,7 @@ from multimodal.vision_cache import VisionCacheConfig
 from multimodal.vllm_input import engine_input
 from server.cache_config import vision_cache_config
 from server.cache_metrics import CacheMetrics
+from server.context_length import ContextLength, find_context_length
 from server.engine import (
     EngineDead,
     EngineRequest,
@@ -39,9 +41,11 @@ from server.engine import (
     TokenLogprob,
 )
 from server.patch_supply import PatchSupply
-from server.settings import CacheSettings, EngineSettings
+from server.settings import CacheSettings, EngineSettings, SettingsError
 from server.token_bytes import token_bytes
 from server.vllm_args import engine_args, is_cpu, num_workers, set_engine_environment
+
+logger = logging.getLogger(__name__)
 
 _RANDOM_WEIGHTS_KEY = "qwen3vl_serve_random_weights"  # written by demo.random_checkpoint
 _FINISH_REASONS: Mapping[str, FinishReason] = {
@@ -200,12 +204,16 @@ async def start_engine(
         vision_cache_config, model, settings, cache_settings, device, handover_dir
     )
     cache = VisionCache(config)
-    args = engine_args(model, settings, cache.config, cache_settings.device_bytes, profile_dir)
+    context = await asyncio.to_thread(find_context_length, model, settings)
+    args = engine_args(
+        model, settings, context, cache.config, cache_settings.device_bytes, profile_dir
+    )
     set_engine_environment(settings, args, run_folder.name)
     start = _start_in_one_process if starts_by_fork(settings) else AsyncLLM.from_engine_args
     # In a thread of its own: a process forked from a thread that has used OpenMP hangs in it.
     llm = await asyncio.to_thread(start, args, stat_loggers=[cache.make_logger])
     try:
+        _check_context(settings, context, llm.model_config.max_model_len)
         await llm.collective_rpc("end_with_server", args=(socket.gethostname(), os.getpid()))
         await llm.collective_rpc("keep_seeds")
         await llm.collective_rpc("make_stage_input")
@@ -225,6 +233,29 @@ async def start_engine(
         random_weights=_has_random_weights(model, settings.revision),
     )
     return VllmEngine(llm, model_info, cache, run_folder)
+
+
+def _check_context(settings: EngineSettings, wanted: ContextLength, max_model_len: int) -> None:
+    """Args: max_model_len: what vLLM has made of it, once it knew the size of the KV cache.
+
+    Raises: SettingsError if the user has asked for more.
+    """
+    scaling = "" if settings.rope_scaling == "none" else f", rope_scaling {settings.rope_scaling}"
+    if max_model_len == wanted.num_tokens:
+        logger.info("context: %d tokens%s; the KV cache holds it", max_model_len, scaling)
+        return
+    if settings.max_model_len is not None:
+        raise SettingsError(
+            f"engine.max_model_len: the KV cache holds {max_model_len} tokens, not "
+            f"{wanted.num_tokens}; ask for less, or for nothing to get as many as fit, or give it "
+            "more memory (engine.kv_cache_bytes)"
+        )
+    logger.warning(
+        "context: %d tokens%s, cut from %d: the KV cache holds no more (engine.kv_cache_bytes)",
+        max_model_len,
+        scaling,
+        wanted.num_tokens,
+    )
 
 
 def _start_in_one_process(args: AsyncEngineArgs, stat_loggers: list[StatLoggerFactory]) -> AsyncLLM:
