@@ -166,6 +166,7 @@ class EngineUnderTest:
     Args:
         max_num_batched_tokens: tokens in one step; longer prompts are prefilled in chunks.
         hf_overrides: changes to the checkpoint's configuration.
+        scheduler_cls: dotted name; None for vLLM's own.
     """
 
     def __init__(
@@ -177,6 +178,8 @@ class EngineUnderTest:
         enable_prefix_caching: bool = False,
         enforce_eager: bool = True,
         hf_overrides: Mapping[str, Any] = MappingProxyType({}),
+        scheduler_cls: str | None = None,
+        kv_cache_bytes: int = _KV_CACHE_BYTES,
     ) -> None:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine in this process
         from vllm import LLM
@@ -189,9 +192,11 @@ class EngineUnderTest:
             max_num_batched_tokens=max_num_batched_tokens,
             max_num_seqs=16,
             enable_prefix_caching=enable_prefix_caching,
-            kv_cache_memory_bytes=_KV_CACHE_BYTES,
+            kv_cache_memory_bytes=kv_cache_bytes,
             mm_processor_cache_gb=0,
             block_size=32,
+            scheduler_cls=scheduler_cls,
+            scheduling_policy="priority",
             hf_overrides=dict(hf_overrides),
             seed=0,
         )

@@ -264,11 +264,10 @@ class EngineSettings(_Group):
     max_num_batched_tokens: int | None = Field(
         default=None, ge=1, description="Tokens in one engine step."
     )
-    long_prefill_token_threshold: int | None = Field(
-        default=None,
-        ge=0,
-        description="Tokens of one prompt in an engine step that it shares with other requests; "
-        "0: no bound. Default: a quarter of the step.",
+    fair_prefill: bool = Field(
+        default=True,
+        description="Long prompts leave a part of each step to shorter ones, and are passed by "
+        "them while they wait for KV cache; off: first come, first served.",
     )
     kv_cache_bytes: int | None = Field(
         default=None, ge=1, description="Memory for the KV cache; 2 GiB at most on a CPU."

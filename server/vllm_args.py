@@ -58,11 +58,11 @@ def engine_args(
     defaults = _cpu_defaults() if is_cpu(settings) else {}
     return AsyncEngineArgs(
         **(defaults | given),
-        **_fair_scheduling(settings, context),
         max_model_len=_FIT_MEMORY,
         hf_overrides=dict(context.hf_overrides),
         # Items carry our own keys; vLLM's processor cache would mirror them in two processes.
         mm_processor_cache_gb=0,
+        scheduler_cls="server.vllm_scheduler.make_scheduler" if settings.fair_prefill else None,
         scheduling_policy="priority",  # without priorities it is first come, first served
         structured_outputs_config=StructuredOutputsConfig(
             backend="xgrammar", reasoning_parser=REASONING_GATE
@@ -80,17 +80,6 @@ def engine_args(
         ),
         profiler_config=_profiler_config(profile_dir),
     )
-
-
-def _fair_scheduling(settings: EngineSettings, context: ContextLength) -> dict[str, Any]:
-    threshold = settings.long_prefill_token_threshold
-    if threshold == 0:
-        return {}
-    return {
-        "scheduler_cls": "server.vllm_scheduler.make_scheduler",
-        # 0 is the class's default here; vLLM refuses more than the context
-        "long_prefill_token_threshold": min(threshold or 0, context.num_tokens),
-    }
 
 
 def _profiler_config(directory: Path | None) -> ProfilerConfig:

@@ -12,8 +12,8 @@ from demo.random_checkpoint import build_checkpoint
 from tests.e2e.real_media import image, text
 from tests.e2e.real_server import RealServer, serve_command, server_environment
 
-_KV_BYTES = 16 * 1024**2  # 8,160 tokens of 2 KiB, but for the engine's own block of 32
-_FITS = 8160
+_KV_BYTES = 16 * 1024**2  # 8,192 tokens of float32, of which a block of 128 is the engine's
+_FITS = 8064
 _ORIGINAL = 512
 
 
@@ -36,7 +36,11 @@ def test_the_default_is_what_the_kv_cache_holds(hybrid_checkpoint: Path, logs: P
 
 def test_a_length_that_does_not_fit_is_refused(hybrid_checkpoint: Path) -> None:
     command = serve_command(
-        str(hybrid_checkpoint), port=0, kv_cache_bytes=_KV_BYTES, max_model_len=10_000
+        str(hybrid_checkpoint),
+        port=0,
+        dtype="float32",
+        kv_cache_bytes=_KV_BYTES,
+        max_model_len=10_000,
     )
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=240, env=server_environment()
