@@ -20,8 +20,9 @@ class BackgroundStream:
 
     def __init__(self, base_url: str, messages: Sequence[Any], max_tokens: int) -> None:
         self._client = ChatClient(base_url)
-        # drawn: the most likely token of a random model may be one without text, for ever
-        self._body = streamed_body(messages, max_tokens=max_tokens, temperature=1, seed=0)
+        # Drawn: the most likely token of a random model may be one without text, for ever.
+        # Without a seed: vLLM's CPU engine dies of one if the prompt is prefilled in chunks.
+        self._body = streamed_body(messages, max_tokens=max_tokens, temperature=1)
         self._thread = threading.Thread(target=self._read)
         self._changed = threading.Condition()
         self._failure: Exception | None = None
