@@ -1,7 +1,7 @@
 """Chat requests that are timed: one at a time to their first token, or many at once."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
@@ -37,21 +37,23 @@ class ChatClient:
 
     def first_token(self, messages: Sequence[Any]) -> FirstToken:
         """Ask for one token, streamed."""
-        options = {"stream": True, "stream_options": {"include_usage": True}}
-        body = chat_body(messages, **options)
+        body = streamed_body(messages)
         start = time.perf_counter()
         seconds, num_prompt_tokens = None, 0
-        with self._http.stream("POST", self._url, content=body, headers=_HEADERS) as response:
-            _check(response)
-            for line in response.iter_lines():
-                event = _event(line)
-                if seconds is None and _has_output(event):
-                    seconds = time.perf_counter() - start
-                if event.get("usage"):
-                    num_prompt_tokens = event["usage"]["prompt_tokens"]
+        for event in self.events(body):
+            if seconds is None and has_output(event):
+                seconds = time.perf_counter() - start
+            if event.get("usage"):
+                num_prompt_tokens = event["usage"]["prompt_tokens"]
         if seconds is None:
             raise RuntimeError("the stream ended without a token")
         return FirstToken(seconds, num_prompt_tokens)
+
+    def events(self, body: bytes) -> Iterator[dict[str, Any]]:
+        """Send a body of `streamed_body`. Yields: the chunks as they come, {} for other lines."""
+        with self._http.stream("POST", self._url, content=body, headers=_HEADERS) as response:
+            _check(response)
+            yield from map(_event, response.iter_lines())
 
     def throughput(self, conversations: Sequence[Sequence[Any]]) -> float:
         """Requests per second over all of them, for one token each, `max_connections` at a time."""
@@ -76,6 +78,11 @@ def chat_body(messages: Sequence[Any], **options: Any) -> bytes:
     """A request for one token unless the options say otherwise: greedy, no early end."""
     defaults = {"model": MODEL_NAME, "max_tokens": 1, "temperature": 0, "ignore_eos": True}
     return orjson.dumps({**defaults, "messages": messages, **options})
+
+
+def streamed_body(messages: Sequence[Any], **options: Any) -> bytes:
+    """The same as a stream that ends with the usage."""
+    return chat_body(messages, stream=True, stream_options={"include_usage": True}, **options)
 
 
 def user(*content: Any) -> dict[str, Any]:
@@ -104,7 +111,7 @@ def _event(line: str) -> dict[str, Any]:
     return event
 
 
-def _has_output(event: dict[str, Any]) -> bool:
+def has_output(event: dict[str, Any]) -> bool:
     """Whether a token has come, even one without text of its own."""
     return any(
         choice["delta"].get("content") or choice.get("finish_reason")

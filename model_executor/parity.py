@@ -5,9 +5,10 @@ visual embeddings and logits by itself.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -77,12 +78,26 @@ def difference(ours: Run, reference: Run) -> Difference:
 
 
 class Reference:
-    """transformers' own Qwen3-VL, float32 on the CPU."""
+    """transformers' own Qwen3-VL, float32 on the CPU.
 
-    def __init__(self, model: str, config: PreprocessorConfig) -> None:
-        from transformers import AutoModelForImageTextToText
+    Args:
+        rope_parameters: instead of the checkpoint's.
+    """
 
-        self._model = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
+    def __init__(
+        self,
+        model: str,
+        config: PreprocessorConfig,
+        rope_parameters: dict[str, Any] | None = None,
+    ) -> None:
+        from transformers import AutoConfig, AutoModelForImageTextToText
+
+        model_config = AutoConfig.from_pretrained(model)
+        if rope_parameters is not None:
+            model_config.text_config.rope_parameters = rope_parameters
+        self._model = AutoModelForImageTextToText.from_pretrained(
+            model, config=model_config, dtype=torch.float32
+        ).eval()
         self._config = config
 
     @torch.inference_mode()
@@ -150,6 +165,8 @@ class EngineUnderTest:
 
     Args:
         max_num_batched_tokens: tokens in one step; longer prompts are prefilled in chunks.
+        hf_overrides: changes to the checkpoint's configuration.
+        scheduler_cls: dotted name; None for vLLM's own.
     """
 
     def __init__(
@@ -160,6 +177,9 @@ class EngineUnderTest:
         max_num_batched_tokens: int = 8192,
         enable_prefix_caching: bool = False,
         enforce_eager: bool = True,
+        hf_overrides: Mapping[str, Any] = MappingProxyType({}),
+        scheduler_cls: str | None = None,
+        kv_cache_bytes: int = _KV_CACHE_BYTES,
     ) -> None:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine in this process
         from vllm import LLM
@@ -172,9 +192,12 @@ class EngineUnderTest:
             max_num_batched_tokens=max_num_batched_tokens,
             max_num_seqs=16,
             enable_prefix_caching=enable_prefix_caching,
-            kv_cache_memory_bytes=_KV_CACHE_BYTES,
+            kv_cache_memory_bytes=kv_cache_bytes,
             mm_processor_cache_gb=0,
             block_size=32,
+            scheduler_cls=scheduler_cls,
+            scheduling_policy="priority",
+            hf_overrides=dict(hf_overrides),
             seed=0,
         )
         self.step_sizes: list[int] = []  # tokens in each step of the last run

@@ -262,13 +262,26 @@ class EngineSettings(_Group):
         default="auto", description="Type of weights and activations."
     )
     max_model_len: int | None = Field(
-        default=None, ge=16, description="Most tokens of prompt and answer together."
+        default=None,
+        ge=16,
+        description="Most tokens of prompt and answer together; refused at start if the KV cache "
+        "cannot hold them. Default: the checkpoint's, or as many as the KV cache holds.",
+    )
+    rope_scaling: Literal["none", "yarn-512k", "yarn-1m"] = Field(
+        default="none",
+        description="YaRN for a longer context: of 262,144 tokens `yarn-512k` makes 524,288 "
+        "(factor 2), `yarn-1m` 1,000,000 (factor 3), of others in proportion.",
     )
     max_num_seqs: int | None = Field(
         default=None, ge=1, description="Sequences in one engine step."
     )
     max_num_batched_tokens: int | None = Field(
         default=None, ge=1, description="Tokens in one engine step."
+    )
+    fair_prefill: bool = Field(
+        default=True,
+        description="Long prompts leave a part of each step to shorter ones, and are passed by "
+        "them while they wait for KV cache; off: first come, first served.",
     )
     kv_cache_bytes: int | None = Field(
         default=None, ge=1, description="Memory for the KV cache; 2 GiB at most on a CPU."

@@ -15,7 +15,7 @@ from server.errors import NotReady, Overloaded
 from server.media_fetch import MediaFetcher
 from server.metrics import metrics_of
 from server.profiler import Profiler
-from server.settings import Settings
+from server.settings import Settings, SettingsError
 
 if TYPE_CHECKING:  # both import transformers, which takes seconds
     from multimodal.pipeline import MediaPipeline
@@ -70,6 +70,9 @@ class ServerState:
         """Become ready. A failure is logged and kept: `/health` reports it."""
         try:
             self.backend = await load_backend()
+        except SettingsError as error:
+            self.load_failed = True
+            logger.critical("%s", error)
         except Exception:
             self.load_failed = True
             logger.exception("the model cannot be loaded")

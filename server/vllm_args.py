@@ -14,6 +14,7 @@ from vllm.platforms import current_platform
 
 from multimodal.vision_cache import VisionCacheConfig
 from multimodal.vllm_plugin import REASONING_GATE
+from server.context_length import ContextLength
 from server.settings import EngineSettings
 
 _GIB = 1024**3
@@ -35,6 +36,7 @@ def num_workers(settings: EngineSettings) -> int:
 def engine_args(
     model: str,
     settings: EngineSettings,
+    context: ContextLength,
     cache: VisionCacheConfig,
     device_bytes: int | None,
     profile_dir: Path | None,
@@ -44,7 +46,6 @@ def engine_args(
         "revision": settings.revision,
         "served_model_name": settings.served_model_name or settings.model,  # a label in /metrics
         "dtype": settings.dtype,
-        "max_model_len": settings.max_model_len,
         "max_num_seqs": settings.max_num_seqs,
         "max_num_batched_tokens": settings.max_num_batched_tokens,
         "kv_cache_memory_bytes": settings.kv_cache_bytes,
@@ -62,8 +63,11 @@ def engine_args(
     defaults = _cpu_defaults() if is_cpu(settings) else {}
     return AsyncEngineArgs(
         **(defaults | given),
+        max_model_len=_FIT_MEMORY,
+        hf_overrides=dict(context.hf_overrides),
         # Items carry our own keys; vLLM's processor cache would mirror them in two processes.
         mm_processor_cache_gb=0,
+        scheduler_cls="server.vllm_scheduler.make_scheduler" if settings.fair_prefill else None,
         scheduling_policy="priority",  # without priorities it is first come, first served
         structured_outputs_config=StructuredOutputsConfig(
             backend="xgrammar", reasoning_parser=REASONING_GATE
@@ -102,7 +106,6 @@ def _cpu_defaults() -> dict[str, Any]:
     the 2B model; the context is cut to what fits.
     """
     return {
-        "max_model_len": _FIT_MEMORY,
         "max_num_seqs": 32,
         "max_num_batched_tokens": 2048,
         "kv_cache_memory_bytes": min(psutil.virtual_memory().available // 4, 2 * _GIB),

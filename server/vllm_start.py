@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,12 +26,15 @@ from vllm.v1.executor import Executor
 from multimodal.checkpoint_files import read_checkpoint_json
 from multimodal.vision_cache import VisionCacheConfig
 from server.cache_config import vision_cache_config
+from server.context_length import ContextLength, find_context_length
 from server.engine import ModelInfo
 from server.report_exchange import ReportExchange
-from server.settings import EngineSettings, Settings
+from server.settings import EngineSettings, Settings, SettingsError
 from server.vllm_args import engine_args, is_cpu, num_workers, set_engine_environment
 from server.vllm_cache import VisionCache
 from server.vllm_engine import VllmEngine
+
+logger = logging.getLogger(__name__)
 
 _RANDOM_WEIGHTS_KEY = "qwen3vl_serve_random_weights"  # written by demo.random_checkpoint
 
@@ -46,6 +50,7 @@ class EngineSetup:
 
     model: str
     settings: EngineSettings
+    context: ContextLength
     config: VllmConfig
     cache: VisionCacheConfig
     run_folder: Path
@@ -76,7 +81,10 @@ def set_up_engine(model: str, settings: Settings, run_folder: Path) -> EngineSet
     engine, cache = settings.engine, settings.cache
     device = "cpu" if is_cpu(engine) else "cuda"
     cache_config = vision_cache_config(model, engine, cache, device, run_folder / "patches")
-    args = engine_args(model, engine, cache_config, cache.device_bytes, settings.server.profile_dir)
+    context = find_context_length(model, engine)
+    args = engine_args(
+        model, engine, context, cache_config, cache.device_bytes, settings.server.profile_dir
+    )
     args._api_process_count = settings.server.api_workers
     set_engine_environment(engine, args, str(run_folder))
     if not starts_by_fork(engine):
@@ -90,7 +98,7 @@ def set_up_engine(model: str, settings: Settings, run_folder: Path) -> EngineSet
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"  # vLLM's CPU platform has set `spawn`
         gc.freeze()  # the engine would collect all that it inherits, for 1 s, and copy the pages
-    return EngineSetup(model, engine, config, cache_config, run_folder)
+    return EngineSetup(model, engine, context, config, cache_config, run_folder)
 
 
 async def start_engine(model: str, settings: Settings) -> VllmEngine:
@@ -183,6 +191,7 @@ async def connect_engine(
         AsyncLLM.from_vllm_config, setup.config, stat_loggers=[cache.make_logger], **shared
     )
     try:
+        _check_context(setup, llm.model_config.max_model_len)
         if client is None or client.index == 0:
             server_pid = os.getpid() if client is None else client.server_pid
             await _prepare_workers(llm, server_pid)
@@ -198,6 +207,30 @@ async def connect_engine(
         random_weights=_has_random_weights(setup.model, settings.revision),
     )
     return VllmEngine(llm, model_info, cache, clean_up)
+
+
+def _check_context(setup: EngineSetup, max_model_len: int) -> None:
+    """Args: max_model_len: what vLLM has made of it, once it knew the size of the KV cache.
+
+    Raises: SettingsError if the user has asked for more.
+    """
+    settings, wanted = setup.settings, setup.context.num_tokens
+    scaling = "" if settings.rope_scaling == "none" else f", rope_scaling {settings.rope_scaling}"
+    if max_model_len == wanted:
+        logger.info("context: %d tokens%s; the KV cache holds it", max_model_len, scaling)
+        return
+    if settings.max_model_len is not None:
+        raise SettingsError(
+            f"engine.max_model_len: the KV cache holds {max_model_len} tokens, not {wanted}; ask "
+            "for less, or for nothing to get as many as fit, or give it more memory "
+            "(engine.kv_cache_bytes)"
+        )
+    logger.warning(
+        "context: %d tokens%s, cut from %d: the KV cache holds no more (engine.kv_cache_bytes)",
+        max_model_len,
+        scaling,
+        wanted,
+    )
 
 
 async def _prepare_workers(llm: AsyncLLM, server_pid: int) -> None:

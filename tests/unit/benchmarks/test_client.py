@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from benchmarks.background_stream import BackgroundStream
 from benchmarks.client import ChatClient, user
 
 ROLE = b'data: {"choices": [{"delta": {"role": "assistant", "content": ""}}]}\n\n'
@@ -65,3 +66,26 @@ def test_an_error_in_the_stream_is_an_error() -> None:
         pytest.raises(RuntimeError, match="error in the stream"),
     ):
         client.first_token([user("hello")])
+
+
+TOKEN = b'data: {"choices": [{"delta": {"content": "word"}}]}\n\n'
+
+
+def test_each_token_of_a_background_stream_has_its_time() -> None:
+    with (
+        server(200, ROLE, TOKEN, TOKEN, EMPTY_END, USAGE, DONE) as url,
+        BackgroundStream(url, [user("hello")], max_tokens=3) as stream,
+    ):
+        stream.wait_for_end()
+        assert len(stream.times_s) == 3
+        assert stream.start_s < stream.times_s[0] <= stream.times_s[-1]
+        assert stream.num_prompt_tokens == 7
+
+
+def test_waiting_for_more_tokens_than_come_is_an_error() -> None:
+    with (
+        server(200, ROLE, TOKEN, DONE) as url,
+        BackgroundStream(url, [user("hello")], max_tokens=3) as stream,
+        pytest.raises(RuntimeError, match="ended early"),
+    ):
+        stream.wait_for_tokens(2)
