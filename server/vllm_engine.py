@@ -177,7 +177,8 @@ class _ReportReader(StatLoggerBase):
 
 def starts_by_fork(settings: EngineSettings) -> bool:
     """Whether the engine process is a fork of this one, which must then hold no sockets yet."""
-    return is_cpu(settings) and num_workers(settings) == 1
+    is_local = settings.distributed_executor_backend is None
+    return is_cpu(settings) and num_workers(settings) == 1 and is_local
 
 
 async def start_engine(
@@ -207,6 +208,7 @@ async def start_engine(
     llm = await asyncio.to_thread(start, args, stat_loggers=[cache.make_logger])
     try:
         await llm.collective_rpc("end_with_server", args=(socket.gethostname(), os.getpid()))
+        await llm.collective_rpc("end_with_nodes")
         await llm.collective_rpc("keep_seeds")
         await llm.collective_rpc("make_stage_input")
         implementation = (await llm.collective_rpc("describe_model"))[0]
