@@ -139,7 +139,10 @@ def set_engine_environment(
     if is_cpu(settings) and num_workers(settings) > 1:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _split_cores(settings))
     if settings.nnodes > 1:
-        os.environ.setdefault("VLLM_HOST_IP", _own_address(settings.master_addr))
+        address = _own_address(settings.master_addr)
+        os.environ.setdefault("VLLM_HOST_IP", address)
+        if interface := _interface_of(address):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     os.environ["VLLM_RPC_BASE_PATH"] = run_folder  # vLLM leaves its sockets behind
 
 
@@ -149,6 +152,14 @@ def _own_address(master_addr: str) -> str:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(address)  # sends nothing
         return str(probe.getsockname()[0])
+
+
+def _interface_of(address: str) -> str | None:
+    """Its name, which gloo wants; by itself it takes that of the host name's address."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(entry.address == address for entry in addresses):
+            return name
+    return None
 
 
 def _disable_compilation() -> None:
