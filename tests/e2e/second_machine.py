@@ -45,7 +45,9 @@ def second_machine() -> Iterator[Machine]:
         command = ("ip", "netns", "exec", name)
         yield Machine(f"{network}.2", its, f"{network}.1", ours, command)
     finally:
-        _ip("netns", "delete", name)  # and the cable with it
+        _ip("netns", "delete", name)
+        # The cable goes with it, but not while the kernel still sends what the other end never got.
+        subprocess.run(["ip", "link", "delete", ours], capture_output=True)
 
 
 def _ip(*arguments: str) -> None:
