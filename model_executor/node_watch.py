@@ -1,12 +1,14 @@
 """How the processes of an engine on several nodes learn that another node is gone.
 
 The first rank holds a connection to each rank on another node. Nothing is sent on it: its end is
-the news, whether that process has ended or its machine has lost power. Whoever learns it ends, and
-what has started it does the rest: the server on node 0, `server.vllm_follower` elsewhere.
+the news, whether that process has ended or its machine has lost power. Whoever learns it ends. What
+has started it does the rest, `server.vllm_follower` and, on node 0, the server; the engine core
+between the two is ended as well, as it may wait for an answer of the lost node for five minutes.
 """
 
 import logging
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -40,7 +42,8 @@ def watch_nodes(parallel_config: Any) -> None:
         peers = [socket.create_connection(address, _CONNECT_TIMEOUT_S)] if is_remote else []
     for peer in peers:
         _keep_alive(peer)
-        Thread(target=_end_with, args=(peer,), name="node-watch", daemon=True).start()
+        core_pid = os.getppid() if group.rank_in_group == 0 else None
+        Thread(target=_end_with, args=(peer, core_pid), name="node-watch", daemon=True).start()
 
 
 def _listen(host: str) -> socket.socket:
@@ -62,8 +65,11 @@ def _keep_alive(peer: socket.socket) -> None:
         peer.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _end_with(peer: socket.socket) -> None:
+def _end_with(peer: socket.socket, core_pid: int | None) -> None:
     with suppress(OSError):
         peer.recv(1)
     logger.critical("another node of the engine is gone; ending this process")
+    if core_pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(core_pid, signal.SIGKILL)
     os._exit(1)

@@ -29,7 +29,7 @@ _OPTIONS: Mapping[str, Any] = {
     "dtype": "float32",  # so that batching does not change which token is the most likely one
     "kv_cache_bytes": 256 * 1024**2,
 }
-_START_TIMEOUT_S = 120
+_START_TIMEOUT_S = 300
 _END_TIMEOUT_S = 60
 _POLL_S = 0.05
 

@@ -15,7 +15,7 @@ import pytest
 
 from demo.checkpoint import CheckpointSpec
 from demo.random_checkpoint import build_checkpoint
-from tests.e2e.real_server import RealServer
+from tests.e2e.real_server import RealServer, open_stream
 from tests.e2e.scaling import free_port
 from tests.e2e.second_machine import HAS_NAMESPACES, Machine, second_machine
 from tests.e2e.test_real_parallel import answers, serving
@@ -100,6 +100,7 @@ def nodes(case: Case, checkpoint: Path, logs: Path) -> Iterator[Nodes]:
         options = {
             case.layout: 2,
             "max_model_len": 4096,
+            "shutdown_timeout_s": 2,
             "nnodes": 2,
             "master_addr": address,
             "master_port": free_port(address),
@@ -127,8 +128,12 @@ def test_the_follower_computes_and_has_no_http(nodes: Nodes) -> None:
 
 
 def test_neither_node_outlives_the_other(case: Case, nodes: Nodes) -> None:
-    """The last test of these two."""
-    head_status, follower_status = case.end(nodes)
+    """While they answer. The last test of these."""
+    options = {"max_tokens": 4000, "ignore_eos": True}
+    with open_stream(nodes.head, "Tell me a story.", **options) as lines:
+        next(lines)
+        head_status, follower_status = case.end(nodes)
+        assert '"error"' in "".join(lines)
     assert nodes.head.wait() == head_status
     assert nodes.follower.wait() == follower_status
     nodes.head.assert_nothing_left()
