@@ -2,6 +2,7 @@
 VENV := .venv
 CLIENTS := .venv-clients
 STOCK := .venv-stock
+SCALING := .venv-scaling
 TORCHVISION := 0.28.0
 PY := $(VENV)/bin/python
 PYTHON ?= python3.11
@@ -32,11 +33,17 @@ $(VENV)/.installed: requirements/cpu.lock requirements/dev.lock pyproject.toml
 serve: setup  ## serve the demo model on 127.0.0.1:$(PORT)
 	$(VENV)/bin/qwen3vl-serve serve demo --port $(PORT)
 
-test: setup  ## the tests that fit into 20 minutes on two cores
+test: setup $(SCALING)/.installed  ## the tests that fit into 20 minutes on two cores
 	$(PY) -m pytest -m "not slow"
 
-test-all: setup  ## every test that runs without a GPU
+test-all: setup $(SCALING)/.installed  ## every test that runs without a GPU
 	$(PY) -m pytest
+
+# Ray and a router, for those tests and benchmarks alone that put the folder on PYTHONPATH: where
+# vLLM finds Ray, it imports it, and starts later.
+$(SCALING)/.installed: requirements/scaling.lock | setup
+	$(PIP_INSTALL) --target $(SCALING) --upgrade -r requirements/scaling.lock
+	touch $@
 
 test-clients: setup $(CLIENTS)/.installed  ## clients that nobody here wrote, against the real server
 	$(CLIENTS)/bin/python -m pytest tests/clients
@@ -75,4 +82,4 @@ format: setup  ## rewrite the sources in the project's format
 	$(VENV)/bin/ruff check --fix .
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(CLIENTS) $(STOCK) tests/clients/node/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CLIENTS) $(STOCK) $(SCALING) tests/clients/node/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache

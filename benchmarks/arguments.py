@@ -34,7 +34,11 @@ def shared_parser(description: str | None) -> argparse.ArgumentParser:
         required=True,
         help="Python of an environment with stock vLLM and nothing of this project",
     )
+    add_checkpoints(parser)
+    return parser
+
+
+def add_checkpoints(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoints", type=Path, default=_CHECKPOINTS, help="folder for models that are made"
     )
-    return parser

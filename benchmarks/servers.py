@@ -127,7 +127,7 @@ def running(launch: Launch, timeout_s: float = _START_TIMEOUT_S) -> Iterator[Ser
     Raises: RuntimeError with the end of its log if it ends or takes too long.
     """
     command = " ".join(launch.command)
-    port = _free_port()
+    port = free_port()
     base_url = f"http://127.0.0.1:{port}"
     started_s = time.perf_counter()
     with (
@@ -217,7 +217,7 @@ def _is_ready(http: httpx.Client) -> bool:
     return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -10,6 +10,8 @@ from typing import Any
 import psutil
 from vllm.distributed import get_pp_group
 
+from model_executor.node_watch import watch_nodes
+
 _WATCH_INTERVAL_S = 1.0
 
 
@@ -17,15 +19,28 @@ class WorkerExtension:
     """Mixed into the worker class by vLLM."""
 
     model_runner: Any
+    parallel_config: Any
 
     def end_with_server(self, host: str, pid: int) -> None:
         """End this process when the server's process is gone, however that came about.
 
-        vLLM's engine notices an orderly end only. On another host there is nothing to watch.
+        vLLM's engine notices an orderly end only. On another node that is the process which has
+        started this one; with Ray, Ray ends it.
         """
-        if socket.gethostname() == host:
-            server = psutil.Process(pid)
-            Thread(target=_end_after, args=(server,), name="server-watch", daemon=True).start()
+        if self.parallel_config.node_rank:
+            pid = os.getppid()
+        elif socket.gethostname() != host:
+            return
+        server = psutil.Process(pid)
+        Thread(target=_end_after, args=(server,), name="server-watch", daemon=True).start()
+
+    def end_with_nodes(self) -> None:
+        """End this process when another node of the engine is gone; all ranks call it at once.
+
+        vLLM waits for messages of a node for ever, and for a step of it for five minutes.
+        """
+        if self.parallel_config.nnodes_within_dp > 1:
+            watch_nodes(self.parallel_config)
 
     def keep_seeds(self) -> None:
         """Let requests with a seed survive a prefill in several steps on a CPU.

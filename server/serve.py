@@ -44,6 +44,10 @@ def serve(settings: Settings) -> int:
     # uvicorn passes a signal on when it has shut down; the default action would skip the clean-up.
     for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
         signal.signal(number, partial(_exit, status))
+    if settings.engine.node_rank:
+        from server.vllm_follower import follow  # imports vLLM
+
+        return follow(settings, _locate_model(settings.engine.model))
     host, port = settings.server.host, settings.server.port
     try:
         _try_to_bind(host, port)

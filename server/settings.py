@@ -310,8 +310,47 @@ class EngineSettings(_Group):
     num_redundant_experts: int = Field(
         default=0, ge=0, description="Copies of busy experts in each layer, for `enable_eplb`."
     )
+    distributed_executor_backend: Literal["mp", "ray"] | None = Field(
+        default=None,
+        description="What starts the processes that share the model: `mp` here and on the other "
+        "machines of `nnodes`, `ray` on those of a Ray cluster. Default: `mp`.",
+    )
+    nnodes: int = Field(
+        default=1,
+        ge=1,
+        description="Machines that share the model with `mp`; each has the same settings, but for "
+        "`node_rank`.",
+    )
+    node_rank: int = Field(
+        default=0,
+        ge=0,
+        description="Which of them this is; 0 serves, the others only compute. Below `nnodes`.",
+    )
+    master_addr: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address of machine 0, as the others reach it.",
+    )
+    master_port: int = Field(
+        default=29501, ge=1, le=65535, description="Port on which machine 0 meets the others."
+    )
     enforce_eager: bool | None = Field(default=None, description="Run without compiled graphs.")
     seed: int = Field(default=0, ge=0, description="Seed of the engine's random numbers.")
+
+    @field_validator("nnodes")
+    @classmethod
+    def _check_backend(cls, nnodes: int, others: ValidationInfo) -> int:
+        if nnodes > 1 and others.data.get("distributed_executor_backend") == "ray":
+            raise ValueError("must be 1 with ray, which knows its own machines")
+        return nnodes
+
+    @field_validator("node_rank")
+    @classmethod
+    def _check_rank(cls, node_rank: int, others: ValidationInfo) -> int:
+        nnodes = others.data.get("nnodes", node_rank + 1)  # absent if it is wrong itself
+        if node_rank >= nnodes:
+            raise ValueError(f"must be below nnodes ({nnodes})")
+        return node_rank
 
 
 class CacheSettings(_Group):

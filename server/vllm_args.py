@@ -1,6 +1,7 @@
 """The settings in vLLM's words: its engine arguments, and what it reads from the environment."""
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ def engine_args(
         "enable_expert_parallel": settings.enable_expert_parallel,
         "enable_eplb": settings.enable_eplb,
         "eplb_config": EPLBConfig(num_redundant_experts=settings.num_redundant_experts),
+        "distributed_executor_backend": settings.distributed_executor_backend,
+        "nnodes": settings.nnodes,
+        "node_rank": settings.node_rank,
+        "master_addr": settings.master_addr,
+        "master_port": settings.master_port,
         "enforce_eager": settings.enforce_eager,
         "seed": settings.seed,
     }
@@ -125,8 +131,9 @@ def _gpu_memory_share(settings: EngineSettings, device_bytes: int | None) -> flo
 def _split_cores(settings: EngineSettings) -> str:
     """As many cores for each process, `0,1|2,3`; vLLM wants a NUMA node for each of them."""
     cores = sorted(os.sched_getaffinity(0))
-    num_each = max(1, len(cores) // num_workers(settings))
-    starts = range(0, num_each * num_workers(settings), num_each)
+    num_here = num_workers(settings) // settings.nnodes or 1
+    num_each = max(1, len(cores) // num_here)
+    starts = range(0, num_each * num_here, num_each)
     shares = (cores[start % len(cores) :][:num_each] for start in starts)
     return "|".join(",".join(map(str, share)) for share in shares)
 
@@ -139,7 +146,28 @@ def set_engine_environment(
         _disable_compilation()
     if is_cpu(settings) and num_workers(settings) > 1:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _split_cores(settings))
+    if settings.nnodes > 1:
+        address = _own_address(settings.master_addr)
+        os.environ.setdefault("VLLM_HOST_IP", address)
+        if interface := _interface_of(address):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     os.environ["VLLM_RPC_BASE_PATH"] = run_folder  # vLLM leaves its sockets behind
+
+
+def _own_address(master_addr: str) -> str:
+    """The address of this machine on the way to node 0; vLLM takes the one to the internet."""
+    family, _, _, _, address = socket.getaddrinfo(master_addr, 1, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(address)  # sends nothing
+        return str(probe.getsockname()[0])
+
+
+def _interface_of(address: str) -> str | None:
+    """Its name, which gloo wants; by itself it takes that of the host name's address."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(entry.address == address for entry in addresses):
+            return name
+    return None
 
 
 def _disable_compilation() -> None:

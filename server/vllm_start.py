@@ -73,7 +73,8 @@ class EngineClient:
 
 def starts_by_fork(settings: EngineSettings) -> bool:
     """Whether the engine process is a fork of this one, which must then hold no sockets yet."""
-    return is_cpu(settings) and num_workers(settings) == 1
+    is_local = settings.distributed_executor_backend is None
+    return is_cpu(settings) and num_workers(settings) == 1 and is_local
 
 
 def set_up_engine(model: str, settings: Settings, run_folder: Path) -> EngineSetup:
@@ -235,6 +236,7 @@ def _check_context(setup: EngineSetup, max_model_len: int) -> None:
 
 async def _prepare_workers(llm: AsyncLLM, server_pid: int) -> None:
     await _call_workers(llm, "end_with_server", socket.gethostname(), server_pid)
+    await _call_workers(llm, "end_with_nodes")
     await _call_workers(llm, "keep_seeds")
     await _call_workers(llm, "make_stage_input")
 
