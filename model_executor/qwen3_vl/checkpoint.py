@@ -16,13 +16,15 @@ Weights = Iterable[tuple[str, torch.Tensor]]
 
 HUB_TO_VLLM = WeightsMapper(
     orig_to_new_prefix={
-        "model.visual.": "visual.",
-        "model.language_model.": "language_model.model.",
-        "lm_head.": "language_model.lm_head.",
+        # no dots at the end: ignore lists of quantised checkpoints may name a whole half
+        "model.visual": "visual",
+        "model.language_model": "language_model.model",
+        "lm_head.": "language_model.lm_head.",  # a dot: the ignore lists' `lm_head` stays
     }
 )
 
-_FUSED_EXPERTS = re.compile(r"\.mlp\.experts\.(gate_up_proj|down_proj)$")
+_BLOCK_SCALES = "_scale_inv"  # of FP8 experts, one number for each 128 x 128 of the weight
+_FUSED_EXPERTS = re.compile(rf"\.mlp\.experts\.(gate_up_proj|down_proj)({_BLOCK_SCALES})?$")
 _ONE_EXPERT = re.compile(r"\.mlp\.experts\.\d+\.(gate|up|down)_proj\.weight$")
 
 
@@ -133,6 +135,16 @@ def checked_weights(config: Any, weights: Weights) -> Iterator[tuple[str, torch.
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ValueError(f"checkpoint lacks {missing[0]}{more}")
+
+
+def oriented_weights(config: Any, weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+    """Pass on a quantised checkpoint's tensors, fused experts turned to the hub's orientation.
+
+    The scales of a fused weight's blocks lie as the weight does, which alone shows how.
+    """
+    shapes = {name: s for name, s in hub_tensors(config).items() if _FUSED_EXPERTS.search(name)}
+    scales = {f"{name}{_BLOCK_SCALES}": (shape[0], 1, 1) for name, shape in shapes.items()}
+    return _oriented_experts(config.text_config, shapes | scales, weights)
 
 
 def _oriented_experts(
