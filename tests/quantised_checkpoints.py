@@ -46,6 +46,16 @@ _FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 # The order in which AutoAWQ puts eight numbers into 32 bits, lowest bits first.
 _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
+_PACKED = {
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+}
+_HUB_NAMES = {
+    "visual.": "model.visual.",
+    "language_model.model.": "model.language_model.",
+    "language_model.lm_head": "lm_head",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -365,7 +375,7 @@ def build_quantised(path: Path, kind: Kind, spec: CheckpointSpec) -> QuantisedCh
     layout: ExpertLayout = "hub" if kind.has_fused_experts else "per_expert"
     reference = build_checkpoint(path / "reference", replace(spec, expert_layout=layout))
     folder = Path(shutil.copytree(reference, path / "quantised"))
-    tensors = load_file(reference / "model.safetensors")
+    tensors = _with_spread_rows(load_file(reference / "model.safetensors"))
     ignored = {name for name in tensors if _is_linear(name) and _is_ignored(name, kind)}
     encoded = {
         name: kind.encode(tensor)
@@ -391,6 +401,19 @@ def build_quantised(path: Path, kind: Kind, spec: CheckpointSpec) -> QuantisedCh
     )
 
 
+def _with_spread_rows(tensors: Tensors) -> Tensors:
+    """Multiply each output of a linear by 1/2 to 2, so that one scale cannot pass for another."""
+    random = torch.Generator().manual_seed(0)
+    spread = dict(tensors)
+    for name, tensor in tensors.items():
+        if _is_linear(name):
+            is_fused = tensor.dim() == 3  # (experts, in, out)
+            num_outputs = tensor.shape[-1 if is_fused else 0]
+            factors = torch.exp2(torch.rand(num_outputs, generator=random) * 2 - 1)
+            spread[name] = tensor * (factors if is_fused else factors[:, None])
+    return spread
+
+
 def _is_linear(name: str) -> bool:
     """By the name of its weight."""
     if name.endswith((".experts.gate_up_proj", ".experts.down_proj")):
@@ -410,3 +433,19 @@ def _renamed(name: str, end: str) -> str:
     if name.endswith(".weight"):
         return name.removesuffix("weight") + end
     return name + end.removeprefix("weight")
+
+
+# ---- vLLM's names
+
+
+def hub_name(path: str) -> str:
+    for ours, hub in _HUB_NAMES.items():
+        if path.startswith(ours):
+            return hub + path.removeprefix(ours)
+    raise ValueError(f"{path} is not part of the model")
+
+
+def hub_linears(path: str) -> list[str]:
+    """The hub's names of what vLLM has as one linear."""
+    parent, _, name = hub_name(path).rpartition(".")
+    return [f"{parent}.{part}".lstrip(".") for part in _PACKED.get(name, (name,))]

@@ -1,12 +1,12 @@
 """Our model built under the published quantisations, and tiny checkpoints of each loaded into it.
 
-Where vLLM refuses only because this machine lacks the kernel, its choice of one is replaced: layers,
-parameters and loading are vLLM's own.
+Where vLLM refuses only because this machine lacks the kernel, its choice of one is replaced: the
+layers, their parameters and the loading are vLLM's own.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -17,21 +17,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from multimodal.vllm_plugin import register
 from tests.parity.test_published_sizes import single_process_group
-from tests.quantised_checkpoints import KINDS, SPEC, QuantisedCheckpoint, build_quantised
+from tests.quantised_checkpoints import (
+    KINDS,
+    SPEC,
+    QuantisedCheckpoint,
+    build_quantised,
+    hub_linears,
+    hub_name,
+)
 
 Tensors = dict[str, torch.Tensor]
 
-PACKED = {
-    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-    "gate_up_proj": ("gate_proj", "up_proj"),
-}
-HUB_PREFIXES = {
-    "visual.": "model.visual.",
-    "language_model.model.": "model.language_model.",
-    "language_model.lm_head": "lm_head",
-}
 NOT_OUTPUT_FIRST = ("qweight", "qzeros", "scales")  # AWQ's and GPTQ's tensors are (in, out)
 CHOICES = {  # where vLLM would look for a kernel -> what it finds
     "auto_awq.select_wna16_moe_backend": "int_wna16.WNA16MoEBackend.MARLIN",
@@ -107,19 +104,6 @@ def tensors_of(checkpoint: QuantisedCheckpoint) -> Tensors:
     return load_file(checkpoint.folder / "model.safetensors")
 
 
-def hub_name(name: str) -> str:
-    for ours, hub in HUB_PREFIXES.items():
-        if name.startswith(ours):
-            return hub + name.removeprefix(ours)
-    raise AssertionError(name)
-
-
-def parts(path: str) -> list[str]:
-    """The hub's linears in one of vLLM's."""
-    parent, _, name = hub_name(path).rpartition(".")
-    return [f"{parent}.{part}".lstrip(".") for part in PACKED.get(name, (name,))]
-
-
 def linears_of(model: Any, is_fused: bool) -> dict[str, bool]:
     """The hub's name of every linear -> whether vLLM holds it quantised."""
     from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
@@ -131,7 +115,7 @@ def linears_of(model: Any, is_fused: bool) -> dict[str, bool]:
         if isinstance(module, (LinearBase, ParallelLMHead, RoutedExperts)):
             is_quantised = not type(module.quant_method).__name__.startswith("Unquantized")
             experts = isinstance(module, RoutedExperts)
-            names = expert_parts(path, is_fused) if experts else parts(path)
+            names = expert_parts(path, is_fused) if experts else hub_linears(path)
             found |= dict.fromkeys(names, is_quantised)
     return found
 
@@ -184,7 +168,7 @@ def may_be_absent(path: str) -> bool:
 def content(path: str, tensors: Tensors, is_fused: bool) -> torch.Tensor:
     module, _, leaf = path.rpartition(".")
     if not module.endswith(".routed_experts"):
-        names = [f"{part}.{leaf}" for part in parts(module)]
+        names = [f"{part}.{leaf}" for part in hub_linears(module)]
         return torch.cat([tensors[name] for name in names], dim=int(leaf in NOT_OUTPUT_FIRST))
     joined, _, kind = leaf.partition("_")
     names = expert_parts(module, is_fused, joined)
