@@ -15,14 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from model_executor.parity import EngineUnderTest, ParityCase, Run, difference
 from model_executor.parity_cases import CaseBuilder
-from tests.quantised_checkpoints import (
-    FP8_MAX,
-    KINDS,
-    SPEC,
-    QuantisedCheckpoint,
-    build_quantised,
-    hub_linears,
-)
+from tests.quantised_checkpoints import SPEC, QuantisedCheckpoint, build_quantised, hub_linears
+from tests.quantised_kinds import FP8_MAX, KINDS
 
 NUM_TOKENS = 12
 # Weights only: both multiply the same bfloat16 numbers, in kernels that sum in different orders.
