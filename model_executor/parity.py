@@ -159,7 +159,7 @@ def _grid_thw(media: Sequence[LoadedMedia]) -> torch.Tensor:
 
 
 class EngineUnderTest:
-    """vLLM with our plugin in this process, float32, every position's logits recorded.
+    """vLLM with our plugin in this process, every position's logits recorded.
 
     vLLM holds its process groups in globals: one at a time, closed before the next.
 
@@ -174,6 +174,7 @@ class EngineUnderTest:
         model: str,
         *,
         max_model_len: int,
+        dtype: str = "float32",
         max_num_batched_tokens: int = 8192,
         enable_prefix_caching: bool = False,
         enforce_eager: bool = True,
@@ -186,7 +187,7 @@ class EngineUnderTest:
 
         self._llm = LLM(
             model,
-            dtype="float32",
+            dtype=dtype,
             enforce_eager=enforce_eager,
             max_model_len=max_model_len,
             max_num_batched_tokens=max_num_batched_tokens,

@@ -16,13 +16,15 @@ Weights = Iterable[tuple[str, torch.Tensor]]
 
 HUB_TO_VLLM = WeightsMapper(
     orig_to_new_prefix={
-        "model.visual.": "visual.",
-        "model.language_model.": "language_model.model.",
-        "lm_head.": "language_model.lm_head.",
+        # no dots at the end: ignore lists of quantised checkpoints may name a whole half
+        "model.visual": "visual",
+        "model.language_model": "language_model.model",
+        "lm_head.": "language_model.lm_head.",  # a dot: the ignore lists' `lm_head` stays
     }
 )
 
-_FUSED_EXPERTS = re.compile(r"\.mlp\.experts\.(gate_up_proj|down_proj)$")
+_BLOCK_SCALES = "_scale_inv"  # of FP8 experts, one number for each 128 x 128 of the weight
+_FUSED_EXPERTS = re.compile(rf"\.mlp\.experts\.(gate_up_proj|down_proj)({_BLOCK_SCALES})?$")
 _ONE_EXPERT = re.compile(r"\.mlp\.experts\.\d+\.(gate|up|down)_proj\.weight$")
 
 
@@ -135,6 +137,16 @@ def checked_weights(config: Any, weights: Weights) -> Iterator[tuple[str, torch.
         raise ValueError(f"checkpoint lacks {missing[0]}{more}")
 
 
+def oriented_weights(config: Any, weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+    """Pass on a quantised checkpoint's tensors, fused experts turned to the hub's orientation.
+
+    The scales of a fused weight's blocks lie as the weight does, which alone shows how.
+    """
+    shapes = {name: s for name, s in hub_tensors(config).items() if _FUSED_EXPERTS.search(name)}
+    scales = {f"{name}{_BLOCK_SCALES}": (shape[0], 1, 1) for name, shape in shapes.items()}
+    return _oriented_experts(config.text_config, shapes | scales, weights)
+
+
 def _oriented_experts(
     text: Any, expected: dict[str, Shape], weights: Weights
 ) -> Iterator[tuple[str, torch.Tensor]]:
@@ -167,15 +179,16 @@ def split_experts(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
     vLLM fills the places of redundant experts (EPLB) from tensors of single experts only.
     """
     for name, tensor in weights:
-        if not _FUSED_EXPERTS.search(name):
+        fused = _FUSED_EXPERTS.search(name)
+        if fused is None:
             yield name, tensor
             continue
-        prefix, _, kind = name.rpartition(".")
-        kinds = ("down_proj",) if kind == "down_proj" else ("gate_proj", "up_proj")
+        prefix, kind = name.rpartition(".")[0], f"weight{fused[2] or ''}"
+        joined = ("down_proj",) if fused[1] == "down_proj" else ("gate_proj", "up_proj")
         for expert, matrix in enumerate(tensor):
-            parts = matrix.chunk(len(kinds), dim=1)
-            for part_kind, part in zip(kinds, parts, strict=True):
-                yield f"{prefix}.{expert}.{part_kind}.weight", part.t()
+            parts = matrix.chunk(len(joined), dim=1)
+            for part_name, part in zip(joined, parts, strict=True):
+                yield f"{prefix}.{expert}.{part_name}.{kind}", part.t()
 
 
 def _one_expert_shape(text: Any, name: str) -> Shape | None:

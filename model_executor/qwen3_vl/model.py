@@ -29,8 +29,19 @@ from vllm.model_executor.models.utils import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.sequence import IntermediateTensors
 
-from model_executor.qwen3_vl.checkpoint import HUB_TO_VLLM, checked_weights, split_experts
+from model_executor.qwen3_vl.checkpoint import (
+    HUB_TO_VLLM,
+    checked_weights,
+    is_moe_layer,
+    split_experts,
+)
 from model_executor.qwen3_vl.language import DenseLanguageModel, MoeLanguageModel
+from model_executor.qwen3_vl.quantisation import (
+    holds_quantised_weights,
+    named_quantisation,
+    rename_patterns,
+)
+from model_executor.qwen3_vl.quantised_checkpoint import load_quantised
 from model_executor.qwen3_vl.vision import VisionTransformer
 from multimodal.mrope import mrope_positions
 from multimodal.preprocessor_config import load_preprocessor_config
@@ -109,9 +120,13 @@ class Qwen3VLForConditionalGeneration(
         self.config = self.model_config.hf_config
         self.multimodal_config = self.model_config.get_multimodal_config()
         self.quant_config = vllm_config.quant_config
+        rename_patterns(self.quant_config)
         vision = self.config.vision_config
         preprocessor = load_preprocessor_config(self.model_config.model, self.model_config.revision)
-        with self._mark_tower_model(vllm_config, {"image", "video"}):
+        with (
+            self._mark_tower_model(vllm_config, {"image", "video"}),
+            named_quantisation(self.quant_config),
+        ):
             self.visual = VisionTransformer(
                 vision,
                 preprocessor.image_mean,
@@ -127,7 +142,7 @@ class Qwen3VLForConditionalGeneration(
             len(vision.deepstack_visual_indexes) if has_levels else 0,
             self.config.text_config.hidden_size,
         )
-        with self._mark_language_model(vllm_config):
+        with self._mark_language_model(vllm_config), named_quantisation(self.quant_config):
             self.language_model = self.language_model_class(
                 vllm_config=vllm_config.with_hf_config(
                     self.config.text_config, architectures=[self.language_architecture]
@@ -239,8 +254,9 @@ class Qwen3VLForConditionalGeneration(
     # ---- loading
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
-        if self.quant_config is None:
-            weights = checked_weights(self.config, weights)
+        if holds_quantised_weights(self.config, self.quant_config):
+            return load_quantised(self, self.config, self.quant_config, weights)
+        weights = checked_weights(self.config, weights)
         if self.num_redundant_experts:
             weights = split_experts(weights)
         loaded: set[str] = AutoWeightsLoader(self).load_weights(weights, mapper=HUB_TO_VLLM)
@@ -268,9 +284,12 @@ class Qwen3VLMoeForConditionalGeneration(Qwen3VLForConditionalGeneration, Mixtur
     packed_modules_mapping = _ATTENTION_PACKING
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        if self.config.text_config.mlp_only_layers:
+        text = vllm_config.model_config.hf_config.text_config
+        if not all(is_moe_layer(text, layer) for layer in range(text.num_hidden_layers)):
             self.packed_modules_mapping = _ATTENTION_PACKING | _MLP_PACKING
+            if vllm_config.quant_config is not None:  # whose ignore list tells gate from up
+                vllm_config.quant_config.packed_modules_mapping = self.packed_modules_mapping
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
         self._set_expert_counts()
 
     def _moe_blocks(self) -> list[Any]:

@@ -78,6 +78,9 @@ class VisionPatchEmbed(nn.Module):
         unknown = set(self._raw) - {"proj.weight", "proj.bias"}
         if unknown:
             raise ValueError(f"unknown tensors in visual.patch_embed: {sorted(unknown)}")
+        dtype = self._raw.get("proj.weight", self.bias).dtype
+        if not dtype.is_floating_point or dtype.itemsize == 1:
+            raise ValueError(f"visual.patch_embed.proj is quantised ({dtype}): it cannot be folded")
         if len(self._raw) < 2:
             return set()
         tensors, self._raw = self._raw, {}
