@@ -15,6 +15,7 @@ import torch
 
 from multimodal.items import LoadedMedia, PlacedItem
 from multimodal.preprocessor_config import PreprocessorConfig
+from multimodal.vllm_plugin import LORA_TARGET_MODULES
 
 _KV_CACHE_BYTES = 256 * 1024**2
 
@@ -292,7 +293,12 @@ class EngineUnderTest:
 def _lora_options(max_loras: int) -> dict[str, Any]:
     if not max_loras:
         return {}
-    return {"enable_lora": True, "max_loras": max_loras, "enable_tower_connector_lora": True}
+    return {
+        "enable_lora": True,
+        "max_loras": max_loras,
+        "lora_target_modules": list(LORA_TARGET_MODULES),
+        "enable_tower_connector_lora": True,
+    }
 
 
 def _tower_id(adapter: LoraAdapter | None) -> int:

@@ -64,12 +64,14 @@ def lora_engine(checkpoint: Callable[[str], str]) -> Iterator[EngineUnderTest]:
     engine.close()
 
 
-def keyed(case: ParityCase, adapter: LoraAdapter | None) -> ParityCase:
-    """The case with the keys that items have under an adapter of the vision tower."""
-    if adapter is None or not adapter.has_tower:
-        return case
-    mark = f"{adapter.lora_int_id:064x}"[-4:]
-    items = (replace(p, item=replace(p.item, key=p.item.key[:-4] + mark)) for p in case.items)
+def keyed(case: ParityCase, adapter: LoraAdapter | None, salt: int) -> ParityCase:
+    """The case with the keys that items have under an adapter of the vision tower.
+
+    Args:
+        salt: as many times is everything encoded anew.
+    """
+    mark = f"{salt:04x}{adapter.lora_int_id if adapter and adapter.has_tower else 0:04x}"
+    items = (replace(p, item=replace(p.item, key=p.item.key[:-8] + mark)) for p in case.items)
     return replace(case, items=tuple(items))
 
 
@@ -77,8 +79,9 @@ def run(
     engine: EngineUnderTest,
     cases: Sequence[ParityCase],
     adapters: Sequence[LoraAdapter | None],
+    salt: int = 0,
 ) -> list[Run]:
-    marked = [keyed(*pair) for pair in zip(cases, adapters, strict=True)]
+    marked = [keyed(*pair, salt) for pair in zip(cases, adapters, strict=True)]
     return engine.run(marked, _NUM_TOKENS, adapters)
 
 
@@ -122,6 +125,7 @@ def test_a_batch_of_several_adapters_and_none_equals_each_alone(
     # every case under every one of these, with images and videos in the same step
     for shift in range(len(cases)):
         mixed = [cases[(index + shift) % len(cases)] for index in range(len(names))]
-        answers = run(lora_engine, mixed, [adapters[name] if name else None for name in names])
+        chosen = [adapters[name] if name else None for name in names]
+        answers = run(lora_engine, mixed, chosen, salt=1 + shift)
         for name, case, ours in zip(names, mixed, answers, strict=True):
             assert_equal(case, ours, adapted[name][case.name])
