@@ -36,7 +36,10 @@ def engine_input(
     return mm_input(
         prompt_token_ids=list(prompt_token_ids),
         mm_kwargs=MultiModalKwargsItems(
-            {m: [_kwargs_item(p.item, lora_int_id) for p in placed] for m, placed in by_modality.items()}
+            {
+                m: [_kwargs_item(p.item, lora_int_id) for p in placed]
+                for m, placed in by_modality.items()
+            }
         ),
         mm_hashes={m: [p.item.key for p in placed] for m, placed in by_modality.items()},
         mm_placeholders={

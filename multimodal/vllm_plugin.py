@@ -17,8 +17,7 @@ ARCHITECTURES = {
     ),
 }
 REASONING_GATE = "qwen3vl_serve"  # the name of our reasoning parser
-# What LoRA adapters may change, in vLLM's names. Not the experts: vLLM's kernel for them is Triton's,
-# which would take the place of the CPU's for every request as soon as adapters are allowed.
+# What LoRA adapters may change, in vLLM's names. Not the experts, whose only kernel is Triton's.
 LORA_TARGET_MODULES = (
     *("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
     *("qkv", "proj", "linear_fc1", "linear_fc2"),  # vision tower and mergers

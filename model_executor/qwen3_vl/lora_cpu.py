@@ -64,7 +64,9 @@ class RowRunsWrapper(PunicaWrapperCPU):
         """y (requests, padded vocabulary) += x (requests, hidden) A^T B^T."""
         size = min(y.shape[-1], lora_b_stacked.shape[-2])
         for slot, rows in self._sampler_runs:
-            change = linear(linear(x[rows], lora_a_stacked[slot, 0]), lora_b_stacked[slot, 0, :size])
+            change = linear(
+                linear(x[rows], lora_a_stacked[slot, 0]), lora_b_stacked[slot, 0, :size]
+            )
             y[rows, :size] += change * scale
 
 
