@@ -46,6 +46,7 @@ from multimodal.vllm_processor import (
 
 _ATTENTION_PACKING = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "qkv": ["qkv"]}
 _MLP_PACKING = {"gate_up_proj": ["gate_proj", "up_proj"]}
+_EMBEDDING_MODULES = {"embed_tokens": "input_embeddings", "lm_head": "output_embeddings"}
 
 
 class DeepstackBuffer:
@@ -94,7 +95,7 @@ class Qwen3VLForConditionalGeneration(
     packed_modules_mapping: Any = _ATTENTION_PACKING | _MLP_PACKING
     hf_to_vllm_mapper = HUB_TO_VLLM
     supports_tower_connector_lora = True
-    embedding_modules: Any = {"embed_tokens": "input_embeddings", "lm_head": "output_embeddings"}
+    embedding_modules: Any = _EMBEDDING_MODULES
     visual: Any
     language_model: Any
     _mark_tower_model: Any  # from SupportsMultiModal, as the next two
