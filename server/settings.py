@@ -37,6 +37,7 @@ ENV_DELIMITER = "__"
 EMBEDDED_MODEL = "demo"
 _LIMITS = MediaLimits()
 _MIB = 1024**2
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vLLM's
 
 
 class SettingsError(Exception):
@@ -274,6 +275,54 @@ class EngineSettings(_Group):
     )
     enforce_eager: bool | None = Field(default=None, description="Run without compiled graphs.")
     seed: int = Field(default=0, ge=0, description="Seed of the engine's random numbers.")
+    enable_lora: bool = Field(
+        default=False, description="Take LoRA adapters, which requests name as their model."
+    )
+    max_loras: int = Field(default=1, ge=1, description="LoRA adapters in one engine step.")
+    max_lora_rank: int = Field(
+        default=16, description="Largest rank of a LoRA adapter: 1, 8, 16, 32, 64, 128, 256, ..."
+    )
+    max_cpu_loras: int = Field(
+        default=16,
+        ge=1,
+        validate_default=True,
+        description="LoRA adapters loaded at once; at least `max_loras`.",
+    )
+    lora_modules: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/@+-]{1,128}=.+$")], ...],
+        NoDecode,
+        BeforeValidator(_split_commas),
+    ] = Field(
+        default=(),
+        description="LoRA adapters loaded at start: `name=folder`, separated by commas.",
+    )
+    lora_dir: Path | None = Field(
+        default=None,
+        description="Folder from below which every client may load LoRA adapters, and unload any. "
+        "Default: none, clients may not.",
+    )
+
+    @field_validator("max_lora_rank")
+    @classmethod
+    def _check_rank(cls, rank: int) -> int:
+        if rank not in _LORA_RANKS:
+            raise ValueError(f"must be one of {', '.join(map(str, _LORA_RANKS))}")
+        return rank
+
+    @field_validator("max_cpu_loras")
+    @classmethod
+    def _check_room(cls, num_loras: int, others: ValidationInfo) -> int:
+        least = others.data.get("max_loras", 0)  # absent if it is wrong itself
+        if num_loras < least:
+            raise ValueError(f"must be at least max_loras ({least})")
+        return num_loras
+
+    @field_validator("lora_modules", "lora_dir")
+    @classmethod
+    def _check_enabled(cls, value: object, others: ValidationInfo) -> object:
+        if value and not others.data.get("enable_lora"):
+            raise ValueError("needs enable_lora")
+        return value
 
 
 class CacheSettings(_Group):

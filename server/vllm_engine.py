@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
 from vllm.logprobs import Logprob
+from vllm.lora.request import LoRARequest
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -25,15 +27,17 @@ from multimodal.checkpoint_files import read_checkpoint_json
 from multimodal.known_items import KnownItems
 from multimodal.patch_handover import PatchHandover
 from multimodal.vision_cache import VisionCacheConfig
-from multimodal.vllm_input import engine_input
+from multimodal.vllm_input import engine_input, use_plain_keys
 from server.cache_config import vision_cache_config
 from server.cache_metrics import CacheMetrics
 from server.engine import (
+    AdapterRefused,
     EngineDead,
     EngineRequest,
     FinishReason,
     GenerationChunk,
     InvalidSampling,
+    LoraAdapter,
     ModelInfo,
     SamplingOptions,
     TokenLogprob,
@@ -50,6 +54,8 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
     "abort": "abort",
     "repetition": "stop",
 }
+logger = logging.getLogger(__name__)
+
 _LEAST_LOGPROB = -9999.0  # OpenAI's, for what cannot be drawn: JSON has no infinity
 
 
@@ -68,6 +74,7 @@ class VllmEngine:
         self._model_info = model_info
         self._token_bytes = token_bytes(llm.get_tokenizer())
         self._cache = cache
+        self._lora_requests: dict[int, LoRARequest] = {}  # by number
         self._supply = PatchSupply(PatchHandover(cache.config.handover_dir), llm.abort)
         cache.on_report = self._read_report
 
@@ -82,12 +89,13 @@ class VllmEngine:
     async def generate(self, request: EngineRequest) -> AsyncGenerator[GenerationChunk, None]:
         params = _sampling_params(request.sampling)
         items = self._cache.known_items.submit(request.items)
-        prompt = engine_input(request.prompt_token_ids, items)
+        prompt = engine_input(request.prompt_token_ids, items, self._lora_of_items(request.adapter))
         num_top = request.sampling.num_logprobs or 0
         outputs = self._llm.generate(
             prompt,
             params,
             request.request_id,
+            lora_request=self._lora_request_of(request.adapter),
             priority=request.priority,
             reasoning_ended=not request.starts_in_reasoning,
         )
@@ -101,6 +109,35 @@ class VllmEngine:
                             yield _chunk(output, num_top, self._token_bytes)
         except VLLMValidationError as error:
             raise InvalidSampling(str(error)) from error
+
+    async def add_lora(self, adapter: LoraAdapter, folder: Path) -> None:
+        number = adapter.lora_int_id
+        # vLLM takes two adapters of one name for the same, and both may be in use for a while.
+        lora_request = LoRARequest(f"{adapter.name}-{number}", number, str(folder))
+        with _engine_death():
+            try:
+                await self._llm.add_lora(lora_request)
+            except EngineDeadError:
+                raise
+            except Exception as error:
+                logger.warning("adapter %s cannot be loaded", adapter.name, exc_info=True)
+                await self._llm.remove_lora(number)
+                raise AdapterRefused("the engine cannot load it") from error
+        self._lora_requests[number] = lora_request
+
+    async def remove_lora(self, lora_int_id: int) -> None:
+        del self._lora_requests[lora_int_id]
+        with _engine_death():
+            await self._llm.remove_lora(lora_int_id)
+
+    def _lora_request_of(self, adapter: LoraAdapter | None) -> LoRARequest | None:
+        return None if adapter is None else self._lora_requests[adapter.lora_int_id]
+
+    def _lora_of_items(self, adapter: LoraAdapter | None) -> int | None:
+        """See `engine_input`."""
+        if not self._model_info.lora_targets:
+            return None
+        return adapter.lora_int_id if adapter is not None and adapter.has_tower else 0
 
     async def check_health(self) -> None:
         with _engine_death():
@@ -209,6 +246,7 @@ async def start_engine(
         await llm.collective_rpc("end_with_server", args=(socket.gethostname(), os.getpid()))
         await llm.collective_rpc("keep_seeds")
         await llm.collective_rpc("make_stage_input")
+        lora_targets = await _prepare_adapters(llm) if settings.enable_lora else {}
         implementation = (await llm.collective_rpc("describe_model"))[0]
         if not implementation.startswith("model_executor."):
             raise RuntimeError(
@@ -223,8 +261,16 @@ async def start_engine(
         max_model_len=llm.model_config.max_model_len,
         implementation=implementation,
         random_weights=_has_random_weights(model, settings.revision),
+        lora_targets=lora_targets,
     )
     return VllmEngine(llm, model_info, cache, run_folder)
+
+
+async def _prepare_adapters(llm: AsyncLLM) -> dict[str, tuple[int, ...]]:
+    """What adapters may change, in all stages of a pipeline."""
+    use_plain_keys(llm.input_processor)
+    described = await llm.collective_rpc("describe_lora_targets")
+    return {name: tuple(shape) for targets in described for name, shape in targets.items()}
 
 
 def _start_in_one_process(args: AsyncEngineArgs, stat_loggers: list[StatLoggerFactory]) -> AsyncLLM:
