@@ -15,9 +15,19 @@ _TARGETS = {
 
 
 def make_adapter(
-    checkpoint: str, folder: Path, *parts: str, seed: int = 0, rank: int = 4, **options: Any
+    checkpoint: str,
+    folder: Path,
+    *parts: str,
+    seed: int = 0,
+    rank: int = 4,
+    std: float = 0.1,
+    **options: Any,
 ) -> Path:
-    """Write an adapter of these parts of the model: `language`, `tower`, ... (see `_TARGETS`)."""
+    """Write an adapter of these parts of the model: `language`, `tower`, ... (see `_TARGETS`).
+
+    Args:
+        std: of the random weights; a trained model takes more to be changed.
+    """
     from peft import LoraConfig, get_peft_model
 
     model = _load(checkpoint)
@@ -33,7 +43,7 @@ def make_adapter(
     adapted = get_peft_model(model, config)
     for name, weights in adapted.named_parameters():
         if re.search(r"lora_(B|embedding_A|embedding_B)", name):
-            weights.data.normal_(std=0.1)
+            weights.data.normal_(std=std)
     adapted.save_pretrained(str(folder))
     return folder
 
