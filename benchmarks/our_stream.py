@@ -14,6 +14,7 @@ from benchmarks.stream_work import MODEL_NAME
 from multimodal.vision_cache import VisionCacheConfig
 from server.app import create_app
 from server.engine import ModelInfo
+from server.lora_adapters import LoraAdapters
 from server.prompt import PromptRenderer
 from server.settings import Settings
 from server.state import Backend, ServerState
@@ -33,12 +34,14 @@ def make_app(checkpoint: str, engine: StepEngine, folder: TemporaryDirectory[str
     info = ModelInfo(MODEL_NAME, max_model_len=32768, implementation="none")
     cache = VisionCache(VisionCacheConfig("benchmark", folder.name))
     state, unused = ServerState(Settings(), CollectorRegistry()), cast(Any, _NoMedia())
+    vllm_engine = VllmEngine(cast(Any, engine), info, cache, folder.cleanup)
     state.backend = Backend(
-        engine=VllmEngine(cast(Any, engine), info, cache, folder.cleanup),
+        engine=vllm_engine,
         renderer=PromptRenderer(checkpoint),
         pipeline=unused,
         fetcher=unused,
         grammars=unused,
+        adapters=LoraAdapters(vllm_engine, state.settings.engine),
     )
     return create_app(state)
 

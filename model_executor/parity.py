@@ -16,6 +16,7 @@ import torch
 
 from multimodal.items import LoadedMedia, PlacedItem
 from multimodal.preprocessor_config import PreprocessorConfig
+from multimodal.vllm_plugin import LORA_TARGET_MODULES
 
 _KV_CACHE_BYTES = 256 * 1024**2
 
@@ -57,6 +58,15 @@ class Difference:
     mean_abs: float
     num_equal_tokens: int
     num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoraAdapter:
+    """A folder in peft's format. `has_tower`: it changes the vision tower."""
+
+    lora_int_id: int
+    folder: str
+    has_tower: bool = False
 
 
 def difference(ours: Run, reference: Run) -> Difference:
@@ -167,6 +177,7 @@ class EngineUnderTest:
         max_num_batched_tokens: tokens in one step; longer prompts are prefilled in chunks.
         hf_overrides: changes to the checkpoint's configuration.
         scheduler_cls: dotted name; None for vLLM's own.
+        max_loras: adapters in one step.
     """
 
     def __init__(
@@ -181,9 +192,12 @@ class EngineUnderTest:
         hf_overrides: Mapping[str, Any] = MappingProxyType({}),
         scheduler_cls: str | None = None,
         kv_cache_bytes: int = _KV_CACHE_BYTES,
+        max_loras: int = 0,
     ) -> None:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine in this process
         from vllm import LLM
+
+        from multimodal.vllm_input import use_plain_keys
 
         self._llm = LLM(
             model,
@@ -200,7 +214,10 @@ class EngineUnderTest:
             scheduling_policy="priority",
             hf_overrides=dict(hf_overrides),
             seed=0,
+            **_lora_options(max_loras),
         )
+        if max_loras:
+            use_plain_keys(self._llm.llm_engine.input_processor)
         self.step_sizes: list[int] = []  # tokens in each step of the last run
         executor = self._llm.llm_engine.engine_core.engine_core.model_executor
         self._runner = executor.driver_worker.worker.model_runner
@@ -219,8 +236,17 @@ class EngineUnderTest:
         self._llm.llm_engine.engine_core.shutdown()
         cleanup_dist_env_and_memory()
 
-    def run(self, cases: Sequence[ParityCase], num_tokens: int) -> list[Run]:
-        """Greedy, all cases in one batch; the end of the text does not stop them."""
+    def run(
+        self,
+        cases: Sequence[ParityCase],
+        num_tokens: int,
+        adapters: Sequence[LoraAdapter | None] | None = None,
+    ) -> list[Run]:
+        """Greedy, all cases in one batch; the end of the text does not stop them.
+
+        Args:
+            adapters: one for each case, if the engine has adapters.
+        """
         from vllm import SamplingParams
 
         from multimodal.vllm_input import engine_input
@@ -229,19 +255,31 @@ class EngineUnderTest:
         engine = self._llm.llm_engine
         names = [f"parity-{index}" for index in range(len(cases))]
         outputs: dict[str, Any] = {}
+        used = [None] * len(cases) if adapters is None else adapters
         with self._record() as rows:
-            for name, case in zip(names, cases, strict=True):
-                engine.add_request(name, engine_input(case.token_ids, case.items), sampling)
+            for name, case, adapter in zip(names, cases, used, strict=True):
+                lora_int_id = None if adapters is None else _tower_id(adapter)
+                prompt = engine_input(case.token_ids, case.items, lora_int_id)
+                engine.add_request(name, prompt, sampling, lora_request=_lora_request(adapter))
             while engine.has_unfinished_requests():
                 outputs |= {output.request_id: output for output in engine.step()}
         return [
-            Run(tuple(outputs[name].outputs[0].token_ids), *self._logits(_rows_of(name, rows)))
-            for name in names
+            Run(
+                tuple(outputs[name].outputs[0].token_ids),
+                *self._logits(_rows_of(name, rows), adapter),
+            )
+            for name, adapter in zip(names, used, strict=True)
         ]
 
-    def _logits(self, rows: dict[int, torch.Tensor]) -> tuple[int, torch.Tensor]:
+    def _logits(
+        self, rows: dict[int, torch.Tensor], adapter: LoraAdapter | None
+    ) -> tuple[int, torch.Tensor]:
         first, last = min(rows), max(rows)
         hidden = torch.stack([rows[position] for position in range(first, last + 1)])
+        if self._runner.lora_config:
+            lora_request = _lora_request(adapter)
+            ids = (adapter.lora_int_id if adapter else 0,) * len(hidden)
+            self._runner._set_active_loras(ids, ids, {lora_request} if lora_request else set())
         return first, self.model.compute_logits(hidden).float()
 
     @contextmanager
@@ -274,6 +312,29 @@ class EngineUnderTest:
         finally:
             hook.remove()
             runner.execute_model = execute_model
+
+
+def _lora_options(max_loras: int) -> dict[str, Any]:
+    if not max_loras:
+        return {}
+    return {
+        "enable_lora": True,
+        "max_loras": max_loras,
+        "lora_target_modules": list(LORA_TARGET_MODULES),
+        "enable_tower_connector_lora": True,
+    }
+
+
+def _tower_id(adapter: LoraAdapter | None) -> int:
+    return adapter.lora_int_id if adapter and adapter.has_tower else 0
+
+
+def _lora_request(adapter: LoraAdapter | None) -> Any:
+    from vllm.lora.request import LoRARequest
+
+    if adapter is None:
+        return None
+    return LoRARequest(f"adapter-{adapter.lora_int_id}", adapter.lora_int_id, adapter.folder)
 
 
 def _rows_of(name: str, rows: dict[str, dict[int, torch.Tensor]]) -> dict[int, torch.Tensor]:

@@ -84,6 +84,11 @@ class WorkerExtension:
         model_class = type(self.model_runner.get_model())
         return f"{model_class.__module__}.{model_class.__qualname__}"
 
+    def describe_lora_targets(self) -> dict[str, tuple[int, ...]]:
+        """What adapters may change of this worker's part of the model: see the model's method."""
+        targets: dict[str, tuple[int, ...]] = self.model_runner.get_model().describe_lora_targets()
+        return targets
+
 
 def _end_after(server: psutil.Process) -> None:
     with suppress(psutil.NoSuchProcess):

@@ -9,19 +9,24 @@ from typing import Any
 
 import torch
 
-Encode = Callable[[torch.Tensor, Sequence[tuple[int, int]]], list[torch.Tensor]]
+Encode = Callable[
+    [torch.Tensor, Sequence[tuple[int, int]], Sequence[int] | None], list[torch.Tensor]
+]
 
 _encoders: list[Encode] = []
 
 
 def register_encoder(encode: Encode) -> None:
-    """Args: encode: uint8 patches of one item (see `VisualItem`) and its grid -> its embedding."""
+    """Args: encode: uint8 patches of items (see `VisualItem`), grids, adapters -> embeddings."""
     _encoders[:] = [encode]
 
 
-def encode_patches(patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """(tokens, width) on the model's device."""
-    (embedding,) = _encoders[0](patches, [grid])
+def encode_patches(
+    patches: torch.Tensor, grid: tuple[int, int], lora_int_id: int | None
+) -> torch.Tensor:
+    """(tokens, width) on the model's device. Args: lora_int_id: None if there are no adapters."""
+    lora_int_ids = None if lora_int_id is None else [lora_int_id]
+    (embedding,) = _encoders[0](patches, [grid], lora_int_ids)
     return embedding
 
 

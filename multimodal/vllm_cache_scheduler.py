@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from vllm.v1.request import Request, RequestStatus
 
 from multimodal.patch_handover import PatchHandover
 from multimodal.vision_tiers import VisionTiers
-from multimodal.vllm_input import grid_of, patches_of
+from multimodal.vllm_input import grid_of, lora_int_id_of, patches_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +37,11 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Patches:
-    """An item to be encoded: see `VisualItem`."""
+    """An item to be encoded: see `VisualItem`. `lora_int_id`: see `engine_input`."""
 
     patches: torch.Tensor
     grid: Grid
+    lora_int_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +127,18 @@ class SchedulerCache:
 
     def on_allocated(self, request: Request, index: int) -> None:
         """The item's place on the device is taken: it is loaded, or encoded, in this step."""
-        key = request.mm_features[index].identifier
+        feature = request.mm_features[index]
+        key = feature.identifier
         source = "encoded"
         if self.has_fetched(key):
             fetch = self._fetches[key]
             assert fetch.found is not None
             source = fetch.found.source
             if isinstance(fetch.found.content, Patches):
-                self._loads.patches[key] = fetch.found.content
+                # of this request: its adapter is active in this step
+                lora_int_id = lora_int_id_of(feature.data, feature.modality)
+                patches = replace(fetch.found.content, lora_int_id=lora_int_id)
+                self._loads.patches[key] = patches
             else:
                 self._loads.embeddings[key] = fetch.found.content
             self._drop(fetch)

@@ -17,7 +17,7 @@ from multimodal.vision_worker import encode_clock, encode_patches
 from multimodal.vllm_cache_scheduler import StepLoads
 
 _REPORT_INTERVAL_S = 0.25
-_OUR_KEY = re.compile(r"[0-9a-f]{64}")  # vLLM puts a LoRA's name before it
+_OUR_KEY = re.compile(r"[0-9a-f]{64}")  # stock vLLM puts a LoRA's name before it
 
 
 @dataclass
@@ -47,7 +47,7 @@ class WorkerCache:
         for key, embedding in loads.embeddings.items():
             encoder_cache[key] = embedding.to(current_platform.device_type)
         for key, item in loads.patches.items():
-            encoder_cache[key] = encode_patches(item.patches, item.grid)
+            encoder_cache[key] = encode_patches(item.patches, item.grid, item.lora_int_id)
             self.store(key, encoder_cache[key])
 
     def store(self, key: str, embedding: torch.Tensor) -> None:

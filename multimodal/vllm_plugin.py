@@ -17,6 +17,12 @@ ARCHITECTURES = {
     ),
 }
 REASONING_GATE = "qwen3vl_serve"  # the name of our reasoning parser
+# What LoRA adapters may change, in vLLM's names. Not the experts, whose only kernel is Triton's.
+LORA_TARGET_MODULES = (
+    *("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+    *("qkv", "proj", "linear_fc1", "linear_fc2"),  # vision tower and mergers
+    *("embed_tokens", "lm_head"),
+)
 # Modules whose place moved between vLLM releases; each is imported by our model or processor.
 _NEEDED_MODULES = (
     "vllm.inputs.engine",

@@ -15,6 +15,7 @@ from server.anthropic.dialect import AnthropicDialect
 from server.anthropic.errors import describe_error as describe_anthropic_error
 from server.chat_dialect import ChatDialect
 from server.endpoint import GenerationEndpoint
+from server.lora_routes import build_lora_router
 from server.request_scope import RequestScope, error_response
 from server.responses.dialect import ResponsesDialect
 from server.responses.routes import build_responses_router
@@ -60,6 +61,7 @@ def create_app(
         routes=_list_routes(state, responses),
     )
     app.include_router(build_router(state))
+    app.include_router(build_lora_router(state))
     app.include_router(build_responses_router(state, responses))
     app.add_middleware(RequestScope)
     return app

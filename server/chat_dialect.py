@@ -11,7 +11,7 @@ from server.protocol import ChatCompletionRequest
 class ChatDialect:
     def parse(self, body: bytes | bytearray, caller: Caller) -> Ask:
         parsed = parse_body(body, ChatCompletionRequest)
-        return Ask(parsed.request, ChatFormat(parsed.request, caller.model), parsed.unknown)
+        return Ask(parsed.request, ChatFormat(parsed.request, parsed.request.model), parsed.unknown)
 
     def describe_error(self, body: dict[str, Any], status: int) -> dict[str, Any]:
         return body

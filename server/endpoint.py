@@ -49,10 +49,12 @@ class GenerationEndpoint:
             )
             send = _with_warning(with_write_timeout(send, limits.write_timeout_s), ask.unknown)
             tells_sources = _SOURCES_HEADER in http_request.headers
-            exchange = _Exchange(self._state, backend, ask, record, tenant, tells_sources)
-            del ask  # large, and not needed any more when the media are loaded
-            respond = exchange.respond(send, http_request.state.request_id)
-            await run_while_connected(receive, respond)
+            with backend.adapters.using(ask.request.model) as adapter:
+                preparation = Preparation(backend, settings, self._state.metrics, tenant, adapter)
+                exchange = _Exchange(self._state, backend, ask, record, preparation, tells_sources)
+                del ask  # large, and not needed any more when the media are loaded
+                respond = exchange.respond(send, http_request.state.request_id)
+                await run_while_connected(receive, respond)
 
 
 class _Exchange:
@@ -64,13 +66,13 @@ class _Exchange:
         backend: Backend,
         ask: Ask,
         record: RequestRecord,
-        tenant: str,
+        preparation: Preparation,
         tells_sources: bool,
     ) -> None:
         self._tells_sources = tells_sources
         self._state = state
         self._engine = backend.engine
-        self._preparation = Preparation(backend, state.settings, state.metrics, tenant)
+        self._preparation = preparation
         self._ask: Ask | None = ask
         self._format = ask.format
         self._streams = bool(ask.request.stream)

@@ -5,6 +5,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
@@ -39,6 +40,23 @@ class SamplingOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class LoraAdapter:
+    """A LoRA adapter that is loaded.
+
+    Attributes:
+        lora_int_id: its number, which no other adapter ever gets.
+        name: what requests call it.
+        digest: of all that it does.
+        has_tower: it changes the vision tower, so that images and videos look different to it.
+    """
+
+    lora_int_id: int
+    name: str
+    digest: str
+    has_tower: bool
+
+
+@dataclass(frozen=True, slots=True)
 class EngineRequest:
     """One prompt with its media, expanded: every placeholder token is in `prompt_token_ids`.
 
@@ -53,6 +71,7 @@ class EngineRequest:
     load_patches: LoadPatches
     starts_in_reasoning: bool = False
     priority: int = 0
+    adapter: LoraAdapter | None = None
 
 
 @dataclass(slots=True)  # for each token: frozen ones are made four times slower
@@ -87,16 +106,25 @@ class GenerationChunk:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is served. `implementation` is the Python class that the engine instantiated."""
+    """What is served. `implementation` is the Python class that the engine instantiated.
+
+    `lora_targets`: names and weights' shapes of the modules that adapters may change, as in the
+    checkpoint; empty if the engine takes no adapters.
+    """
 
     name: str
     max_model_len: int
     implementation: str
     random_weights: bool = False
+    lora_targets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class EngineDead(Exception):
     """The engine stopped and will not come back; the process should exit."""
+
+
+class AdapterRefused(Exception):
+    """A LoRA adapter cannot be used; the message is the client's to read."""
 
 
 class InvalidSampling(Exception):
@@ -114,6 +142,17 @@ class Engine(Protocol):
 
         Raises: InvalidSampling before the first chunk; EngineDead at any time.
         """
+        ...
+
+    async def add_lora(self, adapter: LoraAdapter, folder: Path) -> None:
+        """Load an adapter from a folder, which it needs for as long as it is there.
+
+        Raises: AdapterRefused, with nothing left of it in the engine; EngineDead.
+        """
+        ...
+
+    async def remove_lora(self, lora_int_id: int) -> None:
+        """Forget an adapter that no request uses. Raises: EngineDead."""
         ...
 
     async def check_health(self) -> None:

@@ -12,8 +12,8 @@ from server.answer import Answer, PromptUsage
 from server.ask import Ask
 from server.choice import ChoiceReader
 from server.conversation import MediaSource, build_conversation, usable_tools
-from server.engine import EngineRequest, SamplingOptions
-from server.errors import ModelNotFound, Overloaded
+from server.engine import EngineRequest, LoraAdapter, SamplingOptions
+from server.errors import Overloaded
 from server.grammar.answer_grammar import find_grammar
 from server.media_refs import count_bytes, load_media_refs
 from server.metrics import Metrics
@@ -33,17 +33,26 @@ from server.tools.tool_calls import ToolCallParser
 class Preparation:
     """Prepares the requests of one client."""
 
-    def __init__(self, backend: Backend, settings: Settings, metrics: Metrics, tenant: str) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        settings: Settings,
+        metrics: Metrics,
+        tenant: str,
+        adapter: LoraAdapter | None = None,
+    ) -> None:
         self._backend = backend
         self._renderer = backend.renderer
         self._settings = settings
         self._metrics = metrics
+        self._adapter = adapter
         self._tenant = tenant
+        if adapter is not None and adapter.has_tower:
+            self._tenant += f"+lora-{adapter.digest}"  # its embeddings are nobody else's
 
     async def prepare(self, ask: Ask, *, tells_sources: bool) -> PreparedAnswer:
         """Raises: whatever `server.errors` has for requests that cannot be answered."""
         request, model_info = ask.request, self._backend.engine.model_info
-        check_model(request.model, model_info.name)
         sampling = resolve_sampling(
             request, self._renderer.generation_defaults, model_info.max_model_len
         )
@@ -119,6 +128,7 @@ class Preparation:
                         prompt.load_patches,
                         starts_in_reasoning=prompt.thinking.enabled,
                         priority=ask.request.priority or 0,
+                        adapter=self._adapter,
                     )
                 )
         usage = count_prompts([prompt.expanded for prompt in prompts])
@@ -198,12 +208,6 @@ def _find_tool_names(ask: Ask) -> set[str]:
 
 def _make_call_id() -> str:
     return f"call_{uuid.uuid4().hex[:24]}"
-
-
-def check_model(asked: str, served: str) -> None:
-    """Raises: ModelNotFound."""
-    if asked != served:
-        raise ModelNotFound(f"the model served here is `{served}`", "model_not_found", "model")
 
 
 def count_prompts(prompts: Sequence[ExpandedPrompt]) -> PromptUsage:

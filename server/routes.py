@@ -24,31 +24,39 @@ def build_router(state: ServerState) -> APIRouter:
     router = APIRouter()
     started = int(time.time())
 
-    def describe_model() -> dict[str, Any]:
-        """Raises: NotReady while loading."""
+    def describe_models() -> list[dict[str, Any]]:
+        """The model, then its adapters. Raises: NotReady while loading."""
         backend = state.require_backend()
         info = backend.engine.model_info
-        return {
+        model = {
             "id": info.name,
             "object": "model",
             "created": started,
             "owned_by": "qwen3vl-serve",
+            "root": info.name,
+            "parent": None,
             "max_model_len": info.max_model_len,
             "kind": backend.renderer.kind,
             "random_weights": info.random_weights,
         }
+        adapters = backend.adapters.sources().items()
+        return [
+            model,
+            *({**model, "id": name, "root": root, "parent": info.name} for name, root in adapters),
+        ]
 
     @router.get("/v1/models/{name:path}")
     async def retrieve_model(name: str) -> dict[str, Any]:
-        model = describe_model()
-        if name != model["id"]:
-            raise ModelNotFound(f"the model served here is `{model['id']}`", "model_not_found")
-        return model
+        models = describe_models()
+        for model in models:
+            if model["id"] == name:
+                return model
+        raise ModelNotFound(f"the model served here is `{models[0]['id']}`", "model_not_found")
 
     @router.get("/v1/models")
     async def list_models() -> dict[str, Any]:
         """Raises: NotReady while loading."""
-        return {"object": "list", "data": [describe_model()]}
+        return {"object": "list", "data": describe_models()}
 
     @router.api_route("/health", methods=["GET", "HEAD"])
     async def check_health() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from demo.embedded import EMBEDDED_CHECKPOINT
 from server.app import create_app
 from server.engine import EngineDead
+from server.lora_adapters import LoraAdapters
 from server.metrics import Metrics
 from server.profiler import allow_tracing
 from server.settings import EMBEDDED_MODEL, Settings
@@ -150,6 +151,11 @@ async def load_backend(
     except BaseException:
         await engine.shutdown()
         raise
+    try:
+        await backend.adapters.load_configured()
+    except BaseException:
+        await backend.close()
+        raise
     gc.collect()
     gc.freeze()  # a full collection of what is imported would stop all streams for 0.3 s or more
     return backend
@@ -197,6 +203,7 @@ def _assemble(settings: Settings, model: str, engine: "VllmEngine", metrics: Met
             timeout_s=settings.grammar.compile_timeout_s,
             max_bytes=settings.grammar.compile_max_bytes,
         ),
+        adapters=LoraAdapters(engine, settings.engine),
     )
 
 

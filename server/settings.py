@@ -7,7 +7,7 @@ everything else is handed the object, or a value from it.
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -18,6 +18,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -37,6 +38,7 @@ ENV_DELIMITER = "__"
 EMBEDDED_MODEL = "demo"
 _LIMITS = MediaLimits()
 _MIB = 1024**2
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vLLM's
 
 
 class SettingsError(Exception):
@@ -336,6 +338,54 @@ class EngineSettings(_Group):
     )
     enforce_eager: bool | None = Field(default=None, description="Run without compiled graphs.")
     seed: int = Field(default=0, ge=0, description="Seed of the engine's random numbers.")
+    enable_lora: bool = Field(
+        default=False, description="Take LoRA adapters, which requests name as their model."
+    )
+    max_loras: int = Field(default=1, ge=1, description="LoRA adapters in one engine step.")
+    max_lora_rank: int = Field(
+        default=16, description="Largest rank of a LoRA adapter: 1, 8, 16, 32, 64, 128, 256, ..."
+    )
+    max_cpu_loras: int = Field(
+        default=16,
+        ge=1,
+        validate_default=True,
+        description="LoRA adapters loaded at once; at least `max_loras`.",
+    )
+    lora_modules: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/@+-]{1,128}=.+$")], ...],
+        NoDecode,
+        BeforeValidator(_split_commas),
+    ] = Field(
+        default=(),
+        description="LoRA adapters loaded at start: `name=folder`, separated by commas.",
+    )
+    lora_dir: Path | None = Field(
+        default=None,
+        description="Folder from below which every client may load LoRA adapters, and unload any. "
+        "Default: none, clients may not.",
+    )
+
+    @field_validator("max_lora_rank")
+    @classmethod
+    def _check_lora_rank(cls, rank: int) -> int:
+        if rank not in _LORA_RANKS:
+            raise ValueError(f"must be one of {', '.join(map(str, _LORA_RANKS))}")
+        return rank
+
+    @field_validator("max_cpu_loras")
+    @classmethod
+    def _check_lora_room(cls, num_loras: int, others: ValidationInfo) -> int:
+        least = others.data.get("max_loras", 0)  # absent if it is wrong itself
+        if num_loras < least:
+            raise ValueError(f"must be at least max_loras ({least})")
+        return num_loras
+
+    @field_validator("lora_modules", "lora_dir")
+    @classmethod
+    def _check_lora_enabled(cls, value: object, others: ValidationInfo) -> object:
+        if value and not others.data.get("enable_lora"):
+            raise ValueError("needs enable_lora")
+        return value
 
     @field_validator("nnodes")
     @classmethod
@@ -346,7 +396,7 @@ class EngineSettings(_Group):
 
     @field_validator("node_rank")
     @classmethod
-    def _check_rank(cls, node_rank: int, others: ValidationInfo) -> int:
+    def _check_node_rank(cls, node_rank: int, others: ValidationInfo) -> int:
         nnodes = others.data.get("nnodes", node_rank + 1)  # absent if it is wrong itself
         if node_rank >= nnodes:
             raise ValueError(f"must be below nnodes ({nnodes})")
@@ -447,6 +497,13 @@ class Settings(BaseSettings):
     thinking: ThinkingSettings = Field(default_factory=ThinkingSettings)
     grammar: GrammarSettings = Field(default_factory=GrammarSettings)
     responses: ResponsesSettings = Field(default_factory=ResponsesSettings)
+
+    @model_validator(mode="after")
+    def _check_workers(self) -> Self:
+        """What clients change in one process, the others would not know."""
+        if self.server.api_workers > 1 and self.engine.lora_dir is not None:
+            raise ValueError("engine.lora_dir: needs server.api_workers to be 1")
+        return self
 
 
 def load_settings(config_path: Path | None, overrides: Mapping[str, Any]) -> Settings:
@@ -553,7 +610,9 @@ def _describe_faults(error: ValidationError) -> Iterator[str]:
     known = {name for name, _ in iterate_fields()}
     for fault in error.errors(include_url=False):
         name = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
+        if not name:  # of settings together
+            yield fault["msg"].removeprefix("Value error, ")
+        elif fault["type"] == "extra_forbidden":
             yield f"{name}: unknown setting"
         else:
             variable = f" ({_variable_name(name)})" if name in known else ""

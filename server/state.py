@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from server.engine import Engine
 from server.errors import NotReady, Overloaded
+from server.lora_adapters import LoraAdapters
 from server.media_fetch import MediaFetcher
 from server.metrics import metrics_of
 from server.profiler import Profiler
@@ -34,9 +35,11 @@ class Backend:
     pipeline: "MediaPipeline"
     fetcher: MediaFetcher
     grammars: "GrammarChecker"
+    adapters: LoraAdapters
 
     async def close(self) -> None:
         async with AsyncExitStack() as stack:  # one that fails does not keep the others
+            stack.push_async_callback(self.adapters.close)
             stack.push_async_callback(self.engine.shutdown)
             stack.push_async_callback(self.pipeline.close)
             stack.push_async_callback(self.fetcher.close)

@@ -13,7 +13,7 @@ class TextDialect:
         parsed = parse_body(body, CompletionRequest)
         return Ask(
             parsed.request,
-            TextFormat(parsed.request, caller.model),
+            TextFormat(parsed.request, parsed.request.model),
             parsed.unknown,
             field_names={"messages": "prompt"},
         )

@@ -13,7 +13,7 @@ from server.anthropic.dialect import describe_count, parse_count
 from server.ask import Caller
 from server.body import parse_body
 from server.field_names import named_by
-from server.preparation import Preparation, check_model
+from server.preparation import Preparation
 from server.protocol import ChatCompletionRequest
 from server.request_io import read_json_body, run_while_connected, with_write_timeout
 from server.state import Backend, ServerState
@@ -66,7 +66,7 @@ async def tokenize(
 ) -> dict[str, Any]:
     """The tokens of a text or of a conversation, media included."""
     request = parse_body(body, TokenizeRequest).request
-    check_model(request.model or caller.model, caller.model)
+    backend.adapters.check_model(request.model or caller.model)
     if request.prompt is not None:
         with named_by({"messages": "prompt"}):
             tokens = await asyncio.to_thread(backend.renderer.encode_prompt, request.prompt)
@@ -91,7 +91,7 @@ async def count_message(
     ask = parse_count(body, caller)
     request = ask.request
     assert isinstance(request, ChatCompletionRequest)
-    check_model(request.model, caller.model)
+    backend.adapters.check_model(request.model)
     with named_by(ask.field_names):
         prompt = await preparation.prepare_chat(
             request, prefers_no_thinking=ask.prefers_no_thinking
@@ -104,5 +104,5 @@ async def detokenize(
 ) -> dict[str, Any]:
     """The text of tokens, special ones included."""
     request = parse_body(body, DetokenizeRequest).request
-    check_model(request.model or caller.model, caller.model)
+    backend.adapters.check_model(request.model or caller.model)
     return {"prompt": await asyncio.to_thread(backend.renderer.decode_prompt, request.tokens)}

@@ -14,7 +14,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 
 from multimodal.vision_cache import VisionCacheConfig
-from multimodal.vllm_plugin import REASONING_GATE
+from multimodal.vllm_plugin import LORA_TARGET_MODULES, REASONING_GATE
 from server.context_length import ContextLength
 from server.settings import EngineSettings
 
@@ -65,6 +65,7 @@ def engine_args(
         "enforce_eager": settings.enforce_eager,
         "seed": settings.seed,
     }
+    args |= _lora_args(settings)
     given = {name: value for name, value in args.items() if value is not None}
     defaults = _cpu_defaults() if is_cpu(settings) else {}
     return AsyncEngineArgs(
@@ -91,6 +92,19 @@ def engine_args(
         ),
         profiler_config=_profiler_config(profile_dir),
     )
+
+
+def _lora_args(settings: EngineSettings) -> dict[str, Any]:
+    if not settings.enable_lora:
+        return {}
+    return {
+        "enable_lora": True,
+        "max_loras": settings.max_loras,
+        "max_lora_rank": settings.max_lora_rank,
+        "max_cpu_loras": settings.max_cpu_loras,
+        "enable_tower_connector_lora": True,
+        "lora_target_modules": list(LORA_TARGET_MODULES),
+    }
 
 
 def _profiler_config(directory: Path | None) -> ProfilerConfig:

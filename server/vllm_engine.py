@@ -1,14 +1,17 @@
 """The `Engine` over vLLM's AsyncLLM."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.logprobs import Logprob
+from vllm.lora.request import LoRARequest
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -17,11 +20,13 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from multimodal.patch_handover import PatchHandover
 from multimodal.vllm_input import engine_input
 from server.engine import (
+    AdapterRefused,
     EngineDead,
     EngineRequest,
     FinishReason,
     GenerationChunk,
     InvalidSampling,
+    LoraAdapter,
     ModelInfo,
     SamplingOptions,
     TokenLogprob,
@@ -29,6 +34,8 @@ from server.engine import (
 from server.patch_supply import PatchSupply
 from server.token_bytes import token_bytes
 from server.vllm_cache import VisionCache
+
+logger = logging.getLogger(__name__)
 
 _FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -54,6 +61,7 @@ class VllmEngine:
         self._model_info = model_info
         self._token_bytes = token_bytes(llm.get_tokenizer())
         self._cache = cache
+        self._lora_requests: dict[int, LoRARequest] = {}  # by number
         handover = partial(PatchHandover, cache.config.handover_dir)
         self._supply = PatchSupply(handover, llm.abort)
         cache.on_report = self._read_report
@@ -69,12 +77,13 @@ class VllmEngine:
     async def generate(self, request: EngineRequest) -> AsyncGenerator[GenerationChunk, None]:
         params = _sampling_params(request.sampling)
         items = self._cache.known_items.submit(request.items)
-        prompt = engine_input(request.prompt_token_ids, items)
+        prompt = engine_input(request.prompt_token_ids, items, self._lora_of_items(request.adapter))
         num_top = request.sampling.num_logprobs or 0
         outputs = self._llm.generate(
             prompt,
             params,
             request.request_id,
+            lora_request=self._lora_request_of(request.adapter),
             priority=request.priority,
             reasoning_ended=not request.starts_in_reasoning,
         )
@@ -88,6 +97,40 @@ class VllmEngine:
                             yield _chunk(output, num_top, self._token_bytes)
         except VLLMValidationError as error:
             raise InvalidSampling(str(error)) from error
+
+    async def add_lora(self, adapter: LoraAdapter, folder: Path) -> None:
+        number = adapter.lora_int_id
+        # vLLM takes two adapters of one name for the same, and both may be in use for a while.
+        lora_request = LoRARequest(f"{adapter.name}-{number}", number, str(folder))
+        with _engine_death():
+            try:
+                await self._call_engines("add_lora", lora_request)
+            except EngineDeadError:
+                raise
+            except Exception as error:
+                logger.warning("adapter %s cannot be loaded", adapter.name, exc_info=True)
+                await self._call_engines("remove_lora", number)
+                raise AdapterRefused("the engine cannot load it") from error
+        self._lora_requests[number] = lora_request
+
+    async def remove_lora(self, lora_int_id: int) -> None:
+        del self._lora_requests[lora_int_id]
+        with _engine_death():
+            await self._call_engines("remove_lora", lora_int_id)
+
+    async def _call_engines(self, method: str, *args: Any) -> None:
+        """A method of vLLM's engine core; `AsyncLLM` asks the first engine only."""
+        client: Any = self._llm.engine_core
+        await client.call_utility_all_async(method, *args)
+
+    def _lora_request_of(self, adapter: LoraAdapter | None) -> LoRARequest | None:
+        return None if adapter is None else self._lora_requests[adapter.lora_int_id]
+
+    def _lora_of_items(self, adapter: LoraAdapter | None) -> int | None:
+        """See `engine_input`."""
+        if not self._model_info.lora_targets:
+            return None
+        return adapter.lora_int_id if adapter is not None and adapter.has_tower else 0
 
     async def check_health(self) -> None:
         with _engine_death():

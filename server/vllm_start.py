@@ -25,6 +25,7 @@ from vllm.v1.executor import Executor
 
 from multimodal.checkpoint_files import read_checkpoint_json
 from multimodal.vision_cache import VisionCacheConfig
+from multimodal.vllm_input import use_plain_keys
 from server.cache_config import vision_cache_config
 from server.context_length import ContextLength, find_context_length
 from server.engine import ModelInfo
@@ -196,6 +197,7 @@ async def connect_engine(
         if client is None or client.index == 0:
             server_pid = os.getpid() if client is None else client.server_pid
             await _prepare_workers(llm, server_pid)
+        lora_targets = await _prepare_adapters(llm) if setup.settings.enable_lora else {}
         implementation = await _find_implementation(llm)
     except BaseException:
         await asyncio.to_thread(llm.shutdown)
@@ -206,6 +208,7 @@ async def connect_engine(
         max_model_len=llm.model_config.max_model_len,
         implementation=implementation,
         random_weights=_has_random_weights(setup.model, settings.revision),
+        lora_targets=lora_targets,
     )
     return VllmEngine(llm, model_info, cache, clean_up)
 
@@ -239,6 +242,13 @@ async def _prepare_workers(llm: AsyncLLM, server_pid: int) -> None:
     await _call_workers(llm, "end_with_nodes")
     await _call_workers(llm, "keep_seeds")
     await _call_workers(llm, "make_stage_input")
+
+
+async def _prepare_adapters(llm: AsyncLLM) -> dict[str, tuple[int, ...]]:
+    """What adapters may change, in all stages of a pipeline."""
+    use_plain_keys(llm.input_processor)
+    described = await _call_workers(llm, "describe_lora_targets")
+    return {name: tuple(shape) for targets in described for name, shape in targets.items()}
 
 
 async def _find_implementation(llm: AsyncLLM) -> str:

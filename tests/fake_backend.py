@@ -16,6 +16,7 @@ from server.app import create_app
 from server.body import parse_body
 from server.engine import TokenLogprob
 from server.grammar.output_grammar import OutputGrammar
+from server.lora_adapters import LoraAdapters
 from server.protocol import ChatCompletionRequest
 from server.settings import Settings
 from server.state import Backend, ServerState
@@ -154,13 +155,16 @@ class Server:
         self.fetcher = FakeFetcher()
         self.grammars = FakeGrammars()
         self.state = ServerState(settings or Settings(), CollectorRegistry())
+        self.adapters = LoraAdapters(self.engine, self.state.settings.engine)
         if is_loaded:
             self.state.backend = self.backend
         self.app: FastAPI = create_app(self.state)
 
     @property
     def backend(self) -> Backend:
-        return Backend(self.engine, self.renderer, self.pipeline, self.fetcher, self.grammars)
+        return Backend(
+            self.engine, self.renderer, self.pipeline, self.fetcher, self.grammars, self.adapters
+        )
 
     async def post(self, content: Any = "hi", **fields: Any) -> httpx.Response:
         """A chat request with one user message, or with any `messages`."""

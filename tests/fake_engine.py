@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
-from server.engine import EngineDead, EngineRequest, GenerationChunk, ModelInfo
+from server.engine import EngineDead, EngineRequest, GenerationChunk, LoraAdapter, ModelInfo
 
 Step = GenerationChunk | Exception | asyncio.Event
 
@@ -36,6 +36,8 @@ class FakeEngine:
         profiles: what was done about them in turn, `start 50` and `stop`.
         trace_path: file that `stop_profile` writes, after `profile_stop_s`.
         is_shut_down: `shutdown` was called.
+        loras: folders of adapters that are loaded, by number.
+        lora_failure: raised by `add_lora`.
     """
 
     def __init__(self, script: Sequence[Step] = (), **info) -> None:
@@ -49,6 +51,8 @@ class FakeEngine:
         self.profile_stop_s = 0.0
         self.is_shut_down = False
         self.has_started = asyncio.Event()
+        self.loras: dict[int, Path] = {}
+        self.lora_failure: Exception | None = None
         self._info = ModelInfo(
             **{"name": "qwen", "max_model_len": 100, "implementation": OWN_MODEL, **info}
         )
@@ -74,6 +78,16 @@ class FakeEngine:
         finally:
             if not is_done:
                 self.aborted.append(request.request_id)
+
+    async def add_lora(self, adapter: LoraAdapter, folder: Path) -> None:
+        await self.check_health()
+        if self.lora_failure is not None:
+            raise self.lora_failure
+        self.loras[adapter.lora_int_id] = folder
+
+    async def remove_lora(self, lora_int_id: int) -> None:
+        await self.check_health()
+        del self.loras[lora_int_id]
 
     async def check_health(self) -> None:
         if self.is_dead:

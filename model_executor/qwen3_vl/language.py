@@ -1,12 +1,15 @@
 """The language half: vLLM's Qwen3 and Qwen3-MoE, DeepStack levels added after the first layers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import nn
 from vllm.compilation.decorators import support_torch_compile
-from vllm.config import VllmConfig
+from vllm.config import VllmConfig, get_current_vllm_config, set_current_vllm_config
 from vllm.distributed import get_pp_group
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
@@ -107,14 +110,27 @@ class DenseBackbone(DeepstackForward, Qwen3Model):
     decoder_layer_type = DenseDecoderLayer
 
 
+@contextmanager
+def _without_lora() -> Iterator[None]:
+    """Layers built here are not told of adapters.
+
+    vLLM would run all experts with the kernel that has them, which is Triton's, on a CPU too.
+    """
+    config = copy(get_current_vllm_config())
+    config.lora_config = None
+    with set_current_vllm_config(config):
+        yield
+
+
 class MoeDecoderLayer(Qwen3MoeDecoderLayer):
     def __init__(self, vllm_config: VllmConfig, prefix: str = "") -> None:
-        super().__init__(
-            vllm_config=vllm_config,
-            prefix=prefix,
-            is_fused_checkpoint_transposed=True,  # the hub's (E, H, 2I) and (E, I, H)
-            mrope_positions_factor=_MROPE_POSITIONS_FACTOR,
-        )
+        with _without_lora():
+            super().__init__(
+                vllm_config=vllm_config,
+                prefix=prefix,
+                is_fused_checkpoint_transposed=True,  # the hub's (E, H, 2I) and (E, I, H)
+                mrope_positions_factor=_MROPE_POSITIONS_FACTOR,
+            )
         if current_platform.is_cpu() and isinstance(self.mlp, Qwen3MoeSparseMoeBlock):
             localize(self.mlp.experts.routed_experts)
 

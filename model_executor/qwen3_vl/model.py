@@ -27,6 +27,7 @@ from vllm.model_executor.models.utils import (
     maybe_prefix,
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.platforms import current_platform
 from vllm.sequence import IntermediateTensors
 
 from model_executor.qwen3_vl.checkpoint import (
@@ -36,6 +37,8 @@ from model_executor.qwen3_vl.checkpoint import (
     split_experts,
 )
 from model_executor.qwen3_vl.language import DenseLanguageModel, MoeLanguageModel
+from model_executor.qwen3_vl.lora import lora_targets, select_tower_adapters
+from model_executor.qwen3_vl.lora_cpu import use_row_runs
 from model_executor.qwen3_vl.quantisation import (
     holds_quantised_weights,
     named_quantisation,
@@ -54,6 +57,7 @@ from multimodal.vllm_processor import (
 
 _ATTENTION_PACKING = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "qkv": ["qkv"]}
 _MLP_PACKING = {"gate_up_proj": ["gate_proj", "up_proj"]}
+_EMBEDDING_MODULES = {"embed_tokens": "input_embeddings", "lm_head": "output_embeddings"}
 
 
 class DeepstackBuffer:
@@ -102,6 +106,8 @@ class Qwen3VLForConditionalGeneration(
     packed_modules_mapping: Any = _ATTENTION_PACKING | _MLP_PACKING
     hf_to_vllm_mapper = HUB_TO_VLLM
     num_redundant_experts = 0
+    supports_tower_connector_lora = True
+    embedding_modules: Any = _EMBEDDING_MODULES
     visual: Any
     language_model: Any
     _mark_tower_model: Any  # from SupportsMultiModal, as the next two
@@ -168,26 +174,36 @@ class Qwen3VLForConditionalGeneration(
 
         Args: `pixel_values` with `image_grid_thw`, `pixel_values_videos` with `video_grid_thw`, as
             built by `multimodal.vllm_input`: uint8 patches of all items joined, grids (items, 3).
+            `image_lora_int_id` and `video_lora_int_id` (items,) name adapters, if there are any.
         Returns: (num_tokens, hidden * (1 + levels)) per item, in item order, each of its own
             storage.
         """
         embeddings: list[torch.Tensor] = []
-        for patches, grid_thw in (
-            ("pixel_values", "image_grid_thw"),
-            ("pixel_values_videos", "video_grid_thw"),
-        ):
+        for modality, patches in (("image", "pixel_values"), ("video", "pixel_values_videos")):
             if patches in kwargs:
-                embeddings += self._encode(kwargs[patches], kwargs[grid_thw])
+                grid_thw: Any = kwargs[f"{modality}_grid_thw"]
+                lora_int_ids: Any = kwargs.get(f"{modality}_lora_int_id")
+                embeddings += self._encode(kwargs[patches], grid_thw, lora_int_ids)
         return embeddings
 
-    def _encode(self, patches: Any, grid_thw: Any) -> list[torch.Tensor]:
-        return self._encode_items(patches, [(h, w) for _, h, w in grid_thw.tolist()])
+    def _encode(self, patches: Any, grid_thw: Any, lora_int_ids: Any) -> list[torch.Tensor]:
+        return self._encode_items(
+            patches,
+            [(h, w) for _, h, w in grid_thw.tolist()],
+            None if lora_int_ids is None else lora_int_ids.flatten().tolist(),
+        )
 
     def _encode_items(
-        self, patches: torch.Tensor, grids: Sequence[tuple[int, int]]
+        self,
+        patches: torch.Tensor,
+        grids: Sequence[tuple[int, int]],
+        lora_int_ids: Sequence[int] | None,
     ) -> list[torch.Tensor]:
+        """Args: lora_int_ids: None leaves the adapters to vLLM."""
         merge_area = self.config.vision_config.spatial_merge_size**2
         num_tokens = [h * w // merge_area for h, w in grids]
+        if lora_int_ids is not None:
+            select_tower_adapters(self.lora_manager, lora_int_ids, num_tokens, merge_area)
         encoded = encode_clock.run(lambda: self.visual(patches, grids), self.visual.device)
         items = torch.split(encoded, num_tokens)
         # A view would keep the whole batch alive for as long as one of its items is cached.
@@ -268,6 +284,30 @@ class Qwen3VLForConditionalGeneration(
             connector=["visual.merger", "visual.deepstack_merger_list"],
             tower_model="visual.",
         )
+
+    # ---- LoRA
+
+    @property
+    def lora_manager(self) -> Any:
+        """vLLM's LoRAModelManager, which sets itself here when it has wrapped our modules."""
+        return self._lora_manager
+
+    @lora_manager.setter
+    def lora_manager(self, manager: Any) -> None:
+        self._lora_manager = manager
+        if current_platform.is_cpu():
+            use_row_runs(manager)
+
+    def get_mm_lora_token_counts(
+        self, *, modality: str, mm_kwargs: Any, num_mm_embeds: int
+    ) -> tuple[int, int]:
+        """Rows that an item of so many tokens has in the tower, and in the mergers."""
+        return num_mm_embeds * self.config.vision_config.spatial_merge_size**2, num_mm_embeds
+
+    def describe_lora_targets(self) -> dict[str, tuple[int, ...]]:
+        """Hub names of the modules that adapters may change, with their weights' shapes."""
+        packing = self.packed_modules_mapping
+        return lora_targets(self.config, packing, self.lora_manager.modules)
 
 
 @MULTIMODAL_REGISTRY.register_processor(

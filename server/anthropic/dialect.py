@@ -49,7 +49,7 @@ def _make_ask(parsed: ParsedBody[MessagesRequest], caller: Caller) -> Ask:
     translation = translate(request)
     return Ask(
         translation.request,
-        AnthropicFormat(caller.model, shows_thinking=_shows_thinking(request)),
+        AnthropicFormat(request.model, shows_thinking=_shows_thinking(request)),
         parsed.unknown,
         prefers_no_thinking=request.thinking is None and _template_switch(request) is None,
         field_names=translation.field_names,

@@ -29,7 +29,7 @@ _ERRORS: Mapping[int, str] = {
     403: "Not for a page on the web",
     404: "Another model is served, or nothing of this id is kept",
     408: "The body did not arrive in time",
-    409: "A profile is running already, or none is",
+    409: "A profile is running already, or none is; the name of an adapter is taken",
     413: "The body, or a medium in it, is too large",
     415: "The body is not declared as JSON, or a medium has an unknown format",
     422: "A medium cannot be decoded",

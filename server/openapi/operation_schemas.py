@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from server.anthropic.protocol import MessagesRequest
+from server.lora_routes import LoadAdapterRequest, UnloadAdapterRequest
 from server.openapi.answer_schemas import ErrorAnswer
 from server.openapi.anthropic_schemas import (
     AnthropicErrorAnswer,
@@ -19,6 +20,7 @@ from server.openapi.chat_schemas import ChatCompletion, ChatEvent
 from server.openapi.responses_event_schemas import ResponsesEvent
 from server.openapi.responses_schemas import DeletedResponse, FinishedResponse, ItemList
 from server.openapi.service_schemas import (
+    ChangedAdapter,
     FinishedProfile,
     Health,
     ModelCard,
@@ -220,7 +222,7 @@ OPERATIONS = (
         method="get",
         path="/v1/models",
         name="list_models",
-        summary="The model that is served",
+        summary="The model that is served, and its LoRA adapters",
         tag="OpenAI",
         answer=ModelList,
         errors=(503,),
@@ -230,7 +232,7 @@ OPERATIONS = (
         method="get",
         path="/v1/models/{name}",
         name="retrieve_model",
-        summary="The model, if it has this name",
+        summary="The model or adapter of this name",
         tag="OpenAI",
         answer=ModelCard,
         errors=(404, 503),
@@ -289,6 +291,26 @@ OPERATIONS = (
         summary="The versions of the server and of vLLM",
         tag="Service",
         answer=Versions,
+    ),
+    Operation(
+        method="post",
+        path="/v1/load_lora_adapter",
+        name="load_lora_adapter",
+        summary="Load a LoRA adapter; only with `engine.lora_dir`",
+        tag="vLLM",
+        request=LoadAdapterRequest,
+        answer=ChangedAdapter,
+        errors=(*BODY_ERRORS, 409),
+    ),
+    Operation(
+        method="post",
+        path="/v1/unload_lora_adapter",
+        name="unload_lora_adapter",
+        summary="Unload a LoRA adapter; requests that use it are finished",
+        tag="vLLM",
+        request=UnloadAdapterRequest,
+        answer=ChangedAdapter,
+        errors=BODY_ERRORS,
     ),
     Operation(
         method="post",

@@ -8,12 +8,17 @@ from server.thinking import ModelKind
 
 
 class ModelCard(AnswerModel):
-    """`kind` says whether the checkpoint thinks; `random_weights` that it knows nothing."""
+    """`kind` says whether the checkpoint thinks; `random_weights` that it knows nothing.
+
+    Adapters have a `parent`, and the folder they were loaded from as their `root`.
+    """
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
+    root: str
+    parent: str | None
     max_model_len: int
     kind: ModelKind
     random_weights: bool
@@ -40,6 +45,11 @@ class Versions(AnswerModel):
 
     version: str | None
     vllm: str | None
+
+
+class ChangedAdapter(AnswerModel):
+    lora_name: str
+    status: Literal["loaded", "unloaded"]
 
 
 class StartedProfile(AnswerModel):

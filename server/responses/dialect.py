@@ -28,7 +28,7 @@ class ResponsesDialect:
         find_item = partial(self._find_item, caller.client)
         translation = translate(request, history, find_item, detaches=keeps)
         keeper = Keeper(self._store, caller.client, translation.conversation) if keeps else None
-        answer_format = ResponsesFormat(request, caller.model, keeper)
+        answer_format = ResponsesFormat(request, request.model, keeper)
         return Ask(
             translation.request,
             answer_format,

@@ -461,6 +461,8 @@ async def test_models_lists_what_is_served():
         "id": "qwen",
         "object": "model",
         "owned_by": "qwen3vl-serve",
+        "root": "qwen",
+        "parent": None,
         "max_model_len": 77,
         "kind": "instruct",
         "random_weights": True,

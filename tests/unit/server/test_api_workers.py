@@ -44,6 +44,17 @@ def test_all_else_stays():
     assert shared.server.max_body_bytes == settings.server.max_body_bytes
 
 
+def test_adapters_are_loaded_into_one_process(tmp_path):
+    overrides = {
+        "server": {"api_workers": 2},
+        "engine": {"enable_lora": True, "lora_dir": str(tmp_path)},
+    }
+    with pytest.raises(
+        SettingsError, match=r"^engine\.lora_dir: needs server\.api_workers to be 1"
+    ):
+        load_settings(None, overrides)
+
+
 def test_a_profile_is_of_one_process(tmp_path):
     overrides = {"server": {"api_workers": 2, "profile_dir": str(tmp_path)}}
     with pytest.raises(SettingsError, match=r"server\.api_workers.*must be 1 with profile_dir"):

@@ -110,3 +110,26 @@ def test_table_has_one_row_per_setting_with_a_meaning():
     assert len(rows) == sum(map(len, groups))
     assert all(row.split(" | ")[3].strip(" |") not in ("", "None") for row in rows)
     assert "| `server.port` | `QWEN3VL_SERVER__PORT` | `8000` |" in render_table()
+
+
+@pytest.mark.parametrize(
+    ("engine", "reason"),
+    [
+        ({"lora_dir": "/adapters"}, "engine.lora_dir .*needs enable_lora"),
+        ({"lora_modules": "a=/a"}, "engine.lora_modules .*needs enable_lora"),
+        ({"enable_lora": True, "lora_modules": "a"}, "engine.lora_modules"),
+        ({"enable_lora": True, "lora_modules": "a b=/a"}, "engine.lora_modules"),
+        ({"max_lora_rank": 7}, "engine.max_lora_rank .*must be one of 1, 8, .*given: 7"),
+        ({"max_loras": 20}, r"engine.max_cpu_loras .*must be at least max_loras \(20\)"),
+    ],
+)
+def test_settings_of_adapters_must_fit_together(engine, reason):
+    with pytest.raises(SettingsError, match=reason):
+        load_settings(None, {"engine": engine})
+
+
+def test_adapters_are_separated_by_commas():
+    engine = {"enable_lora": "true", "lora_modules": "a=/a, b=b/c", "max_lora_rank": "64"}
+    settings = load_settings(None, {"engine": engine}).engine
+    assert settings.lora_modules == ("a=/a", "b=b/c")
+    assert settings.max_lora_rank == 64
