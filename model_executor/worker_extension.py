@@ -10,6 +10,8 @@ from typing import Any
 import psutil
 from vllm.distributed import get_pp_group
 
+from model_executor.speculative_sampling import repair_expansion
+
 _WATCH_INTERVAL_S = 1.0
 
 
@@ -49,6 +51,10 @@ class WorkerExtension:
                 generators.update(kept)
 
         runner.sample_tokens = sample_without_dropped
+
+    def repair_speculative_sampling(self) -> None:
+        if self.model_runner.device.type == "cpu":
+            repair_expansion()
 
     def make_stage_input(self) -> None:
         """Make the buffers in which a pipeline stage gets what the one before it has computed.

@@ -4,6 +4,7 @@ The only file that reads the process environment. The command line calls `load_s
 everything else is handed the object, or a value from it.
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -52,6 +53,16 @@ def _split_commas(value: object) -> object:
     if not isinstance(value, str):
         return value
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _parse_mapping(value: object) -> object:
+    """Flags and environment variables hold mappings as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"must be a JSON object: {error}") from error
 
 
 class _Group(BaseModel):
@@ -273,6 +284,18 @@ class EngineSettings(_Group):
         description="Spread whole experts over the GPUs that share a layer (MoE checkpoints).",
     )
     enforce_eager: bool | None = Field(default=None, description="Run without compiled graphs.")
+    speculative_config: Annotated[
+        dict[str, Any] | None, NoDecode, BeforeValidator(_parse_mapping)
+    ] = Field(
+        default=None,
+        min_length=1,
+        description="vLLM's, for speculative decoding: `method`, `num_speculative_tokens`, `model`, "
+        "...; JSON, or a mapping in the YAML file.",
+    )
+    enable_sleep_mode: bool = Field(
+        default=False,
+        description="Let every client put the engine to sleep, by `/sleep`; needs a GPU.",
+    )
     seed: int = Field(default=0, ge=0, description="Seed of the engine's random numbers.")
 
 

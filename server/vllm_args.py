@@ -51,6 +51,8 @@ def engine_args(
         "pipeline_parallel_size": settings.pipeline_parallel_size,
         "enable_expert_parallel": settings.enable_expert_parallel,
         "enforce_eager": settings.enforce_eager,
+        "speculative_config": settings.speculative_config,
+        "enable_sleep_mode": settings.enable_sleep_mode,
         "seed": settings.seed,
     }
     given = {name: value for name, value in args.items() if value is not None}

@@ -209,6 +209,7 @@ async def start_engine(
         await llm.collective_rpc("end_with_server", args=(socket.gethostname(), os.getpid()))
         await llm.collective_rpc("keep_seeds")
         await llm.collective_rpc("make_stage_input")
+        await llm.collective_rpc("repair_speculative_sampling")
         implementation = (await llm.collective_rpc("describe_model"))[0]
         if not implementation.startswith("model_executor."):
             raise RuntimeError(
