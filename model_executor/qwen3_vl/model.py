@@ -45,15 +45,20 @@ _ATTENTION_PACKING = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "qkv": ["qkv"]
 _MLP_PACKING = {"gate_up_proj": ["gate_proj", "up_proj"]}
 
 
-class DeepstackBuffer:
+class DeepstackBuffer(nn.Module):
     """DeepStack levels of the tokens of one step, kept from `embed_input_ids` to `forward`.
 
     vLLM hands only the main embeddings from the one call to the other. The buffer keeps its
-    address, so a captured graph reads the current values. Rows at text tokens are zero.
+    address, so a captured graph reads the current values. Rows at text tokens are zero. It is a
+    buffer of the model because those are what vLLM brings back when it wakes up.
     """
 
+    rows: torch.Tensor
+
     def __init__(self, max_tokens: int, num_levels: int, hidden_size: int) -> None:
-        self.rows = torch.zeros(max_tokens, num_levels, hidden_size)
+        super().__init__()
+        rows = torch.zeros(max_tokens, num_levels, hidden_size)
+        self.register_buffer("rows", rows, persistent=False)
         self._num_used = 0
 
     def clear(self) -> None:
