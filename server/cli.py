@@ -38,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(f"there is no folder {settings.engine.model}")
     from server.serve import serve
 
-    return serve(settings)
+    try:
+        return serve(settings)
+    except SettingsError as error:
+        return _refuse(str(error))
 
 
 def _bench(argv: Sequence[str]) -> int:

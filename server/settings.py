@@ -289,8 +289,8 @@ class EngineSettings(_Group):
     ] = Field(
         default=None,
         min_length=1,
-        description="vLLM's, for speculative decoding: `method`, `num_speculative_tokens`, `model`, "
-        "...; JSON, or a mapping in the YAML file.",
+        description="vLLM's, for speculative decoding: JSON, or a mapping in the YAML file, of "
+        "`method`, `num_speculative_tokens`, `model` and others.",
     )
     enable_sleep_mode: bool = Field(
         default=False,

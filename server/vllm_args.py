@@ -14,7 +14,7 @@ from vllm.platforms import current_platform
 
 from multimodal.vision_cache import VisionCacheConfig
 from multimodal.vllm_plugin import REASONING_GATE
-from server.settings import EngineSettings
+from server.settings import EngineSettings, SettingsError
 
 _GIB = 1024**3
 _FIT_MEMORY = -1  # vLLM: the longest context that the KV cache holds
@@ -28,6 +28,20 @@ def is_cpu(settings: EngineSettings) -> bool:
 
 def num_workers(settings: EngineSettings) -> int:
     return settings.tensor_parallel_size * settings.pipeline_parallel_size
+
+
+def check_platform(settings: EngineSettings) -> None:
+    """Raises: SettingsError for what vLLM cannot do on this platform, or only pretends to."""
+    if settings.enable_sleep_mode and not _can_sleep(settings):
+        raise SettingsError("engine.enable_sleep_mode: the engine can only sleep on a GPU")
+    if settings.speculative_config and settings.pipeline_parallel_size > 1 and is_cpu(settings):
+        raise SettingsError(
+            "engine.speculative_config: with pipeline_parallel_size above 1 it needs a GPU"
+        )
+
+
+def _can_sleep(settings: EngineSettings) -> bool:
+    return not is_cpu(settings) and bool(current_platform.is_sleep_mode_available())
 
 
 def engine_args(
@@ -53,6 +67,7 @@ def engine_args(
         "enforce_eager": settings.enforce_eager,
         "speculative_config": settings.speculative_config,
         "enable_sleep_mode": settings.enable_sleep_mode,
+        "sleep_preserve_parameter_names": _kept_asleep(settings),
         "seed": settings.seed,
     }
     given = {name: value for name, value in args.items() if value is not None}
@@ -78,6 +93,11 @@ def engine_args(
         ),
         profiler_config=_profiler_config(profile_dir),
     )
+
+
+def _kept_asleep(settings: EngineSettings) -> list[str] | None:
+    """Weights that survive a sleep that drops the others: a drafter's are not loaded again."""
+    return ["draft.*"] if settings.enable_sleep_mode and settings.speculative_config else None
 
 
 def _profiler_config(directory: Path | None) -> ProfilerConfig:

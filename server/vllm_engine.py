@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -30,18 +31,23 @@ from server.cache_config import vision_cache_config
 from server.cache_metrics import CacheMetrics
 from server.engine import (
     EngineDead,
+    EngineDetails,
     EngineRequest,
     FinishReason,
     GenerationChunk,
     InvalidSampling,
     ModelInfo,
     SamplingOptions,
+    SleepLevel,
+    SleepPart,
     TokenLogprob,
+    WorkerWeights,
 )
 from server.patch_supply import PatchSupply
 from server.settings import CacheSettings, EngineSettings
 from server.token_bytes import token_bytes
 from server.vllm_args import engine_args, is_cpu, num_workers, set_engine_environment
+from server.vllm_residence import WeightResidence
 
 _RANDOM_WEIGHTS_KEY = "qwen3vl_serve_random_weights"  # written by demo.random_checkpoint
 _FINISH_REASONS: Mapping[str, FinishReason] = {
@@ -64,6 +70,7 @@ class VllmEngine:
         run_folder: TemporaryDirectory[str],
     ) -> None:
         self._llm = llm
+        self._residence = WeightResidence(llm)
         self._run_folder = run_folder
         self._model_info = model_info
         self._token_bytes = token_bytes(llm.get_tokenizer())
@@ -74,6 +81,21 @@ class VllmEngine:
     @property
     def model_info(self) -> ModelInfo:
         return self._model_info
+
+    @property
+    def details(self) -> EngineDetails:
+        config = self._llm.vllm_config
+        parallel, speculative = config.parallel_config, config.speculative_config
+        return EngineDetails(
+            device=current_platform.get_device_name(),
+            dtype=str(config.model_config.dtype).removeprefix("torch."),
+            tensor_parallel_size=parallel.tensor_parallel_size,
+            pipeline_parallel_size=parallel.pipeline_parallel_size,
+            enable_expert_parallel=parallel.enable_expert_parallel,
+            speculative_method=speculative.method if speculative else None,
+            num_speculative_tokens=speculative.num_speculative_tokens if speculative else 0,
+            vision_cache_namespace=self._cache.config.namespace,
+        )
 
     @property
     def cache(self) -> "VisionCache":
@@ -113,6 +135,18 @@ class VllmEngine:
     async def stop_profile(self) -> None:
         with _engine_death():
             await self._llm.stop_profile()
+
+    async def checksum_weights(self) -> Sequence[WorkerWeights] | None:
+        with _engine_death():
+            return await self._residence.checksum()
+
+    async def sleep(self, level: SleepLevel) -> None:
+        with _engine_death():
+            await self._residence.sleep(level)
+
+    async def wake_up(self, parts: Collection[SleepPart]) -> bool:
+        with _engine_death():
+            return await self._residence.wake_up(parts)
 
     def _read_report(self, report: Mapping[str, Any]) -> None:
         """What the engine's cache says after a step, in the event loop."""

@@ -27,11 +27,13 @@ from vllm.model_executor.models.utils import (
     maybe_prefix,
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.platforms import current_platform
 from vllm.sequence import IntermediateTensors
 
 from model_executor.qwen3_vl.checkpoint import HUB_TO_VLLM, checked_weights
 from model_executor.qwen3_vl.language import DenseLanguageModel, MoeLanguageModel
 from model_executor.qwen3_vl.vision import VisionTransformer
+from model_executor.weight_checksum import WeightChecksum, checksum_weights
 from multimodal.mrope import mrope_positions
 from multimodal.preprocessor_config import load_preprocessor_config
 from multimodal.vision_worker import encode_clock, register_encoder
@@ -95,6 +97,7 @@ class Qwen3VLForConditionalGeneration(
     language_architecture: ClassVar[str] = "Qwen3ForCausalLM"
     packed_modules_mapping: Any = _ATTENTION_PACKING | _MLP_PACKING
     hf_to_vllm_mapper = HUB_TO_VLLM
+    loaded_checksum: WeightChecksum | None = None
     visual: Any
     language_model: Any
     _mark_tower_model: Any  # from SupportsMultiModal, as the next two
@@ -246,6 +249,8 @@ class Qwen3VLForConditionalGeneration(
         if self.quant_config is None:
             weights = checked_weights(self.config, weights)
         loaded: set[str] = AutoWeightsLoader(self).load_weights(weights, mapper=HUB_TO_VLLM)
+        if current_platform.is_cpu():  # vLLM packs a CPU's weights now, and cannot unpack them
+            self.loaded_checksum = checksum_weights(self)
         return loaded
 
     def get_mm_mapping(self) -> MultiModelKeys:
