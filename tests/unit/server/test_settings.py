@@ -1,3 +1,4 @@
+import json
 import os
 from dataclasses import fields
 from pathlib import Path
@@ -110,3 +111,22 @@ def test_table_has_one_row_per_setting_with_a_meaning():
     assert len(rows) == sum(map(len, groups))
     assert all(row.split(" | ")[3].strip(" |") not in ("", "None") for row in rows)
     assert "| `server.port` | `QWEN3VL_SERVER__PORT` | `8000` |" in render_table()
+
+
+_NGRAM = {"method": "ngram", "num_speculative_tokens": 2}
+
+
+def test_speculation_is_json_or_a_mapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"engine": {"speculative_config": json.dumps(_NGRAM)}}
+    assert load_settings(None, given).engine.speculative_config == _NGRAM
+    path = tmp_path / "settings.yaml"
+    path.write_text("engine: {speculative_config: {method: ngram, num_speculative_tokens: 2}}")
+    assert load_settings(path, {}).engine.speculative_config == _NGRAM
+    monkeypatch.setenv("QWEN3VL_ENGINE__SPECULATIVE_CONFIG", json.dumps(_NGRAM))
+    assert load_settings(None, {}).engine.speculative_config == _NGRAM
+
+
+@pytest.mark.parametrize("value", ["{method: ngram}", "[1]", "{}", "ngram"])
+def test_speculation_must_be_an_object_with_something_in_it(value: str) -> None:
+    with pytest.raises(SettingsError, match="engine.speculative_config"):
+        load_settings(None, {"engine": {"speculative_config": value}})
