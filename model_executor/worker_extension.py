@@ -4,13 +4,16 @@ import os
 import socket
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from threading import Thread
 from typing import Any
 
 import psutil
-from vllm.distributed import get_pp_group
+from vllm.distributed import get_pp_group, get_tensor_model_parallel_rank
 
 from model_executor.node_watch import watch_nodes
+from model_executor.speculative_sampling import repair_expansion
+from model_executor.weight_checksum import checksum_weights
 
 _WATCH_INTERVAL_S = 1.0
 
@@ -65,6 +68,10 @@ class WorkerExtension:
 
         runner.sample_tokens = sample_without_dropped
 
+    def repair_speculative_sampling(self) -> None:
+        if self.model_runner.device.type == "cpu":
+            repair_expansion()
+
     def make_stage_input(self) -> None:
         """Make the buffers in which a pipeline stage gets what the one before it has computed.
 
@@ -78,6 +85,16 @@ class WorkerExtension:
             dtype=runner.model_config.dtype,
             device=runner.device,
         )
+
+    def checksum_weights(self) -> dict[str, Any]:
+        """What of the model this worker holds, and the `WeightChecksum` of that."""
+        model = self.model_runner.get_model()
+        found = model.loaded_checksum or checksum_weights(model)
+        ranks = {
+            "pipeline_parallel_rank": get_pp_group().rank_in_group,
+            "tensor_parallel_rank": get_tensor_model_parallel_rank(),
+        }
+        return ranks | asdict(found)
 
     def describe_model(self) -> str:
         """Module and name of the class that really runs, the proof that it is ours."""

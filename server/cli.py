@@ -48,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(settings: Settings) -> int:
     from server.serve import serve
 
-    return serve(settings)
+    try:
+        return serve(settings)
+    except SettingsError as error:
+        return _refuse(str(error))
 
 
 def _bench(argv: Sequence[str]) -> int:

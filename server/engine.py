@@ -3,7 +3,7 @@
 `server.vllm_engine` implements it with vLLM; the tests have a fake one.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -15,6 +15,8 @@ from multimodal.items import PlacedItem
 LoadPatches = Callable[[Collection[str]], Awaitable[Mapping[str, torch.Tensor]]]
 
 ItemSource = Literal["prefix", "device", "host", "disk", "encoded"]  # prefix: in the KV cache
+SleepLevel = Literal[1, 2]
+SleepPart = Literal["weights", "kv_cache"]
 FinishReason = Literal["stop", "length", "abort", "error"]
 
 
@@ -119,6 +121,34 @@ class ModelInfo:
     lora_targets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class EngineDetails:
+    """How the model runs. `speculative_method` is None without speculative decoding."""
+
+    device: str
+    dtype: str
+    tensor_parallel_size: int
+    pipeline_parallel_size: int
+    enable_expert_parallel: bool
+    speculative_method: str | None
+    num_speculative_tokens: int
+    vision_cache_namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerWeights:
+    """The weights that one worker holds.
+
+    `replicated` is the checksum of those that tensor parallelism does not split.
+    """
+
+    pipeline_parallel_rank: int
+    tensor_parallel_rank: int
+    checksum: str
+    replicated: str
+    num_bytes: int
+
+
 class EngineDead(Exception):
     """The engine stopped and will not come back; the process should exit."""
 
@@ -136,6 +166,9 @@ class Engine(Protocol):
 
     @property
     def model_info(self) -> ModelInfo: ...
+
+    @property
+    def details(self) -> EngineDetails: ...
 
     def generate(self, request: EngineRequest) -> AsyncGenerator[GenerationChunk, None]:
         """Run a request; closing the iterator early aborts it in the engine.
@@ -165,6 +198,23 @@ class Engine(Protocol):
 
     async def stop_profile(self) -> None:
         """Write the record to the directory given to the engine at start. Raises: EngineDead."""
+        ...
+
+    async def checksum_weights(self) -> Sequence[WorkerWeights] | None:
+        """Of all workers; None unless they are all awake. Raises: EngineDead."""
+        ...
+
+    async def sleep(self, level: SleepLevel) -> None:
+        """Give the device's memory back: weights to host memory (1) or dropped (2), the KV cache
+        and device embeddings dropped. Requests that are running are aborted. Raises: EngineDead.
+        """
+        ...
+
+    async def wake_up(self, parts: Collection[SleepPart]) -> bool:
+        """Bring these parts back, weights that were dropped from the checkpoint.
+
+        Returns: whether all are there, so that requests can be answered. Raises: EngineDead.
+        """
         ...
 
     async def shutdown(self) -> None: ...

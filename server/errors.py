@@ -5,14 +5,14 @@ ServeError
 │   ├── InvalidRequest          the body does not say what it must, or asks for what is not offered
 │   ├── NotFound                there is no such thing here
 │   │   └── ModelNotFound       another model is served here
-│   ├── Conflict                not now: a profile is running already, or none is
+│   ├── Conflict                not now: a profile is running already, or the engine sleeps
 │   ├── BodyTimeout             the body did not arrive within `server.body_timeout_s`
 │   ├── PayloadTooLarge         the body exceeds `server.max_body_bytes`
 │   └── UnsupportedContentType  the body is not declared as JSON, or is compressed
 └── ServerError
     ├── EngineFailed            the engine gave up on this request, and lives
     ├── Overloaded              as many requests as allowed are being served, or too slowly
-    └── NotReady                the model is loading, or the server is shutting down
+    └── NotReady                the model is loading, the engine asleep, or the server shutting down
 
 The table has `multimodal.errors.MediaError` and `server.engine.{EngineDead, InvalidSampling}` too.
 Every other exception is a bug: status 500, a fixed message, and the trace in the log only.

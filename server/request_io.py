@@ -9,7 +9,16 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Send
 
-from server.errors import BodyTimeout, PayloadTooLarge, UnsupportedContentType
+from server.errors import BodyTimeout, Forbidden, PayloadTooLarge, UnsupportedContentType
+
+
+def refuse_browsers(request: Request, what: str) -> None:
+    """Requests without a body need no permission of ours to come from any page on the web.
+
+    Raises: Forbidden.
+    """
+    if "origin" in request.headers:
+        raise Forbidden(f"{what} are not for web pages: a request with `Origin`", "web_page")
 
 
 async def read_json_body(request: Request, max_bytes: int, timeout_s: float) -> bytearray:

@@ -12,11 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.body import parse_body
-from server.errors import Forbidden, ModelNotFound, NotFound, NotReady
+from server.errors import InvalidRequest, ModelNotFound, NotFound, NotReady
+from server.health import describe_engine
 from server.openapi.document import encode_document
 from server.profiler import Profiler, StartProfileRequest
-from server.request_io import read_json_body
+from server.request_io import read_json_body, refuse_browsers
 from server.settings import ServerSettings
+from server.sleep_routes import build_sleep_router
 from server.state import ServerState
 
 
@@ -59,15 +61,22 @@ def build_router(state: ServerState) -> APIRouter:
         return {"object": "list", "data": describe_models()}
 
     @router.api_route("/health", methods=["GET", "HEAD"])
-    async def check_health() -> dict[str, Any]:
-        """Liveness: 200 while loading, and as long as the engine lives."""
+    async def check_health(request: Request) -> dict[str, Any]:
+        """Liveness: 200 while loading, and as long as the engine lives, asleep or not."""
+        wants_details = _wants_details(request)
         if state.load_failed:
             raise NotReady("the model cannot be loaded", "load_failed")
         if state.backend is None:
             return {"status": "loading", "implementation": None}
-        await state.backend.engine.check_health()
-        info = state.backend.engine.model_info
-        return {"status": "ok", "implementation": info.implementation}
+        engine = state.backend.engine
+        await engine.check_health()
+        answer: dict[str, Any] = {
+            "status": "ok",
+            "implementation": engine.model_info.implementation,
+        }
+        if wants_details:
+            answer["details"] = await describe_engine(engine, is_asleep=state.is_asleep)
+        return answer
 
     @router.api_route("/ready", methods=["GET", "HEAD"])
     async def check_ready() -> dict[str, str]:
@@ -91,6 +100,7 @@ def build_router(state: ServerState) -> APIRouter:
         return Response(encode_document(), media_type="application/json")
 
     router.include_router(_build_profile_router(state))
+    router.include_router(build_sleep_router(state))
     return router
 
 
@@ -105,7 +115,7 @@ def _build_profile_router(state: ServerState) -> APIRouter:
     @router.post("/start_profile")
     async def start_profile(request: Request) -> dict[str, Any]:
         profiler = require_profiler()
-        _refuse_browsers(request)
+        refuse_browsers(request, "profiles")
         asked = await _read_start(request, state.settings.server)
         with state.accept() as backend:
             await profiler.start(asked, backend.engine)
@@ -115,7 +125,7 @@ def _build_profile_router(state: ServerState) -> APIRouter:
     async def stop_profile(request: Request) -> dict[str, Any]:
         """Waits until the trace is written."""
         profiler = require_profiler()
-        _refuse_browsers(request)
+        refuse_browsers(request, "profiles")
         profile = await profiler.stop()
         return {
             "tool": profile.tool,
@@ -126,12 +136,6 @@ def _build_profile_router(state: ServerState) -> APIRouter:
     return router
 
 
-def _refuse_browsers(request: Request) -> None:
-    """Requests without a body need no permission of ours to come from any page on the web."""
-    if "origin" in request.headers:
-        raise Forbidden("profiles are not for web pages: a request with `Origin`", "web_page")
-
-
 async def _read_start(request: Request, limits: ServerSettings) -> StartProfileRequest:
     """The body; vLLM's clients send none."""
     headers = request.headers
@@ -139,6 +143,14 @@ async def _read_start(request: Request, limits: ServerSettings) -> StartProfileR
         return StartProfileRequest()
     body = await read_json_body(request, limits.max_body_bytes, limits.body_timeout_s)
     return parse_body(body, StartProfileRequest).request
+
+
+def _wants_details(request: Request) -> bool:
+    """Raises: InvalidRequest."""
+    given = request.query_params.get("details", "0")
+    if given not in ("0", "1"):
+        raise InvalidRequest("`details` must be 0 or 1", "invalid_value", "details")
+    return given == "1"
 
 
 def _find_version(*packages: str) -> str | None:

@@ -36,7 +36,11 @@ CUT_AFTER_S = 5
 
 
 def serve(settings: Settings) -> int:
-    """Serve until a signal comes. Returns the exit status: 1 if the engine failed."""
+    """Serve until a signal comes.
+
+    Returns: the exit status: 1 if the engine failed.
+    Raises: SettingsError for what this platform cannot do.
+    """
     logging.basicConfig(
         level=settings.server.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -80,8 +84,10 @@ def _locate_model(model: str) -> str:
 
 
 async def _serve(settings: Settings, model: str) -> int:
-    from server.vllm_start import start_engine, starts_by_fork  # imports vLLM
+    from server.vllm_args import check_platform  # imports vLLM
+    from server.vllm_start import start_engine, starts_by_fork
 
+    check_platform(settings.engine)
     if settings.server.profile_dir is not None:
         allow_tracing()
     state = ServerState(settings)

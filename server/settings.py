@@ -4,6 +4,7 @@ The only file that reads the process environment. The command line calls `load_s
 everything else is handed the object, or a value from it.
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -54,6 +55,16 @@ def _split_commas(value: object) -> object:
     if not isinstance(value, str):
         return value
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _parse_mapping(value: object) -> object:
+    """Flags and environment variables hold mappings as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"must be a JSON object: {error}") from error
 
 
 class _Group(BaseModel):
@@ -337,6 +348,18 @@ class EngineSettings(_Group):
         default=29501, ge=1, le=65535, description="Port on which machine 0 meets the others."
     )
     enforce_eager: bool | None = Field(default=None, description="Run without compiled graphs.")
+    speculative_config: Annotated[
+        dict[str, Any] | None, NoDecode, BeforeValidator(_parse_mapping)
+    ] = Field(
+        default=None,
+        min_length=1,
+        description="vLLM's, for speculative decoding: JSON, or a mapping in the YAML file, of "
+        "`method`, `num_speculative_tokens`, `model` and others.",
+    )
+    enable_sleep_mode: bool = Field(
+        default=False,
+        description="Let every client put the engine to sleep, by `/sleep`; needs a GPU.",
+    )
     seed: int = Field(default=0, ge=0, description="Seed of the engine's random numbers.")
     enable_lora: bool = Field(
         default=False, description="Take LoRA adapters, which requests name as their model."
@@ -501,8 +524,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_workers(self) -> Self:
         """What clients change in one process, the others would not know."""
-        if self.server.api_workers > 1 and self.engine.lora_dir is not None:
-            raise ValueError("engine.lora_dir: needs server.api_workers to be 1")
+        for name in ("lora_dir", "enable_sleep_mode"):
+            if self.server.api_workers > 1 and getattr(self.engine, name):
+                raise ValueError(f"engine.{name}: needs server.api_workers to be 1")
         return self
 
 

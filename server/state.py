@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:  # both import transformers, which takes seconds
     from server.prompt import PromptRenderer
 
 logger = logging.getLogger(__name__)
+
+# why no request is accepted: message and code
+_SHUTTING_DOWN = ("the server is shutting down", "shutting_down")
+_SLEEPING = ("the engine is asleep until `POST /wake_up`", "sleeping")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +51,13 @@ class Backend:
 
 
 class ServerState:
-    """The life of the server: loading -> ready -> draining.
+    """The life of the server: loading -> ready, or asleep -> draining.
 
     Attributes:
         backend: None while the model is loading.
         load_failed, engine_died: the process should exit.
         is_draining: no further requests are accepted.
+        is_asleep: none are until the engine is awake again.
         profiler: None unless `server.profile_dir` is set.
     """
 
@@ -65,9 +70,12 @@ class ServerState:
         self.load_failed = False
         self.engine_died = False
         self.is_draining = False
+        self.is_asleep = False
         self._end_at: float | None = None  # in the event loop's time
         self._limits: set[asyncio.Timeout] = set()
         self._num_accepted = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
 
     async def load(self, load_backend: Callable[[], Awaitable[Backend]]) -> None:
         """Become ready. A failure is logged and kept: `/health` reports it."""
@@ -83,6 +91,24 @@ class ServerState:
     def drain(self, grace_s: float = math.inf) -> None:
         """Refuse further requests; those accepted have `grace_s` seconds from the first call."""
         self.is_draining = True
+        self._bound_requests(grace_s)
+
+    def fall_asleep(self, grace_s: float) -> None:
+        """Refuse requests until `wake`; those accepted have `grace_s` seconds."""
+        self.is_asleep = True
+        self._bound_requests(grace_s)
+
+    def wake(self) -> None:
+        self.is_asleep = False
+        if not self.is_draining:
+            self._end_at = None
+
+    async def wait_until_idle(self, timeout_s: float) -> None:
+        """Until no accepted request is left, or the time is over."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_idle.wait(), timeout_s)
+
+    def _bound_requests(self, grace_s: float) -> None:
         if self._end_at is None and math.isfinite(grace_s):
             self._end_at = asyncio.get_running_loop().time() + grace_s
             for limit in self._limits:
@@ -90,7 +116,10 @@ class ServerState:
 
     @asynccontextmanager
     async def until_shutdown(self) -> AsyncIterator[None]:
-        """Bound a block by the time left at shutdown. Raises: NotReady when it is over."""
+        """Bound a block by the time left at shutdown or before a sleep.
+
+        Raises: NotReady when it is over.
+        """
         limit = asyncio.timeout_at(self._end_at)
         try:
             async with limit:
@@ -102,7 +131,7 @@ class ServerState:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise NotReady("the server is shutting down", "shutting_down") from None
+            raise NotReady(*(self._refusal or _SHUTTING_DOWN)) from None
 
     async def close(self) -> None:
         if self.profiler is not None:
@@ -120,20 +149,29 @@ class ServerState:
     def accept(self) -> Iterator[Backend]:
         """A place among the requests being served. Raises: NotReady, Overloaded, at once."""
         backend = self.require_backend()
-        if self.is_draining:
-            raise NotReady("the server is shutting down", "shutting_down")
+        if self._refusal is not None:
+            raise NotReady(*self._refusal)
         limit = self.settings.server.max_concurrent_requests
         if self._num_accepted >= limit:
             raise Overloaded(f"{limit} requests are being served already", "overloaded")
         self._num_accepted += 1
+        self._is_idle.clear()
         try:
             yield backend
         finally:
             self._num_accepted -= 1
+            if self._num_accepted == 0:
+                self._is_idle.set()
+
+    @property
+    def _refusal(self) -> tuple[str, str] | None:
+        if self.is_draining:
+            return _SHUTTING_DOWN
+        return _SLEEPING if self.is_asleep else None
 
     async def check_ready(self) -> None:
         """Raises: NotReady; EngineDead."""
         backend = self.require_backend()
-        if self.is_draining:
-            raise NotReady("the server is shutting down", "shutting_down")
+        if self._refusal is not None:
+            raise NotReady(*self._refusal)
         await backend.engine.check_health()

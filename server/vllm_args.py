@@ -16,7 +16,7 @@ from vllm.platforms import current_platform
 from multimodal.vision_cache import VisionCacheConfig
 from multimodal.vllm_plugin import LORA_TARGET_MODULES, REASONING_GATE
 from server.context_length import ContextLength
-from server.settings import EngineSettings
+from server.settings import EngineSettings, SettingsError
 
 _GIB = 1024**3
 _FIT_MEMORY = -1  # vLLM: the longest context that the KV cache holds
@@ -32,6 +32,20 @@ def num_workers(settings: EngineSettings) -> int:
     """Processes that run a part of the model."""
     num_stages = settings.pipeline_parallel_size
     return settings.data_parallel_size * settings.tensor_parallel_size * num_stages
+
+
+def check_platform(settings: EngineSettings) -> None:
+    """Raises: SettingsError for what vLLM cannot do on this platform, or only pretends to."""
+    if settings.enable_sleep_mode and not _can_sleep(settings):
+        raise SettingsError("engine.enable_sleep_mode: the engine can only sleep on a GPU")
+    if settings.speculative_config and settings.pipeline_parallel_size > 1 and is_cpu(settings):
+        raise SettingsError(
+            "engine.speculative_config: with pipeline_parallel_size above 1 it needs a GPU"
+        )
+
+
+def _can_sleep(settings: EngineSettings) -> bool:
+    return not is_cpu(settings) and bool(current_platform.is_sleep_mode_available())
 
 
 def engine_args(
@@ -63,6 +77,9 @@ def engine_args(
         "master_addr": settings.master_addr,
         "master_port": settings.master_port,
         "enforce_eager": settings.enforce_eager,
+        "speculative_config": settings.speculative_config,
+        "enable_sleep_mode": settings.enable_sleep_mode,
+        "sleep_preserve_parameter_names": _kept_asleep(settings),
         "seed": settings.seed,
     }
     args |= _lora_args(settings)
@@ -105,6 +122,11 @@ def _lora_args(settings: EngineSettings) -> dict[str, Any]:
         "enable_tower_connector_lora": True,
         "lora_target_modules": list(LORA_TARGET_MODULES),
     }
+
+
+def _kept_asleep(settings: EngineSettings) -> list[str] | None:
+    """Weights that survive a sleep that drops the others: a drafter's are not loaded again."""
+    return ["draft.*"] if settings.enable_sleep_mode and settings.speculative_config else None
 
 
 def _profiler_config(directory: Path | None) -> ProfilerConfig:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.logprobs import Logprob
 from vllm.lora.request import LoRARequest
 from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -22,6 +23,7 @@ from multimodal.vllm_input import engine_input
 from server.engine import (
     AdapterRefused,
     EngineDead,
+    EngineDetails,
     EngineRequest,
     FinishReason,
     GenerationChunk,
@@ -29,11 +31,15 @@ from server.engine import (
     LoraAdapter,
     ModelInfo,
     SamplingOptions,
+    SleepLevel,
+    SleepPart,
     TokenLogprob,
+    WorkerWeights,
 )
 from server.patch_supply import PatchSupply
 from server.token_bytes import token_bytes
 from server.vllm_cache import VisionCache
+from server.vllm_residence import WeightResidence
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +63,7 @@ class VllmEngine:
         clean_up: Callable[[], None],
     ) -> None:
         self._llm = llm
+        self._residence = WeightResidence(llm)
         self._clean_up = clean_up
         self._model_info = model_info
         self._token_bytes = token_bytes(llm.get_tokenizer())
@@ -69,6 +76,21 @@ class VllmEngine:
     @property
     def model_info(self) -> ModelInfo:
         return self._model_info
+
+    @property
+    def details(self) -> EngineDetails:
+        config = self._llm.vllm_config
+        parallel, speculative = config.parallel_config, config.speculative_config
+        return EngineDetails(
+            device=current_platform.get_device_name(),
+            dtype=str(config.model_config.dtype).removeprefix("torch."),
+            tensor_parallel_size=parallel.tensor_parallel_size,
+            pipeline_parallel_size=parallel.pipeline_parallel_size,
+            enable_expert_parallel=parallel.enable_expert_parallel,
+            speculative_method=speculative.method if speculative else None,
+            num_speculative_tokens=speculative.num_speculative_tokens if speculative else 0,
+            vision_cache_namespace=self._cache.config.namespace,
+        )
 
     @property
     def cache(self) -> VisionCache:
@@ -104,24 +126,19 @@ class VllmEngine:
         lora_request = LoRARequest(f"{adapter.name}-{number}", number, str(folder))
         with _engine_death():
             try:
-                await self._call_engines("add_lora", lora_request)
+                await self._llm.add_lora(lora_request)
             except EngineDeadError:
                 raise
             except Exception as error:
                 logger.warning("adapter %s cannot be loaded", adapter.name, exc_info=True)
-                await self._call_engines("remove_lora", number)
+                await self._llm.remove_lora(number)
                 raise AdapterRefused("the engine cannot load it") from error
         self._lora_requests[number] = lora_request
 
     async def remove_lora(self, lora_int_id: int) -> None:
         del self._lora_requests[lora_int_id]
         with _engine_death():
-            await self._call_engines("remove_lora", lora_int_id)
-
-    async def _call_engines(self, method: str, *args: Any) -> None:
-        """A method of vLLM's engine core; `AsyncLLM` asks the first engine only."""
-        client: Any = self._llm.engine_core
-        await client.call_utility_all_async(method, *args)
+            await self._llm.remove_lora(lora_int_id)
 
     def _lora_request_of(self, adapter: LoraAdapter | None) -> LoRARequest | None:
         return None if adapter is None else self._lora_requests[adapter.lora_int_id]
@@ -143,6 +160,18 @@ class VllmEngine:
     async def stop_profile(self) -> None:
         with _engine_death():
             await self._llm.stop_profile()
+
+    async def checksum_weights(self) -> Sequence[WorkerWeights] | None:
+        with _engine_death():
+            return await self._residence.checksum()
+
+    async def sleep(self, level: SleepLevel) -> None:
+        with _engine_death():
+            await self._residence.sleep(level)
+
+    async def wake_up(self, parts: Collection[SleepPart]) -> bool:
+        with _engine_death():
+            return await self._residence.wake_up(parts)
 
     def _read_report(self, engine_index: int, report: Mapping[str, Any]) -> None:
         """What an engine's cache says after a step, in the event loop."""

@@ -238,34 +238,28 @@ def _check_context(setup: EngineSetup, max_model_len: int) -> None:
 
 
 async def _prepare_workers(llm: AsyncLLM, server_pid: int) -> None:
-    await _call_workers(llm, "end_with_server", socket.gethostname(), server_pid)
-    await _call_workers(llm, "end_with_nodes")
-    await _call_workers(llm, "keep_seeds")
-    await _call_workers(llm, "make_stage_input")
+    await llm.collective_rpc("end_with_server", args=(socket.gethostname(), server_pid))
+    await llm.collective_rpc("end_with_nodes")
+    await llm.collective_rpc("keep_seeds")
+    await llm.collective_rpc("make_stage_input")
+    await llm.collective_rpc("repair_speculative_sampling")
 
 
 async def _prepare_adapters(llm: AsyncLLM) -> dict[str, tuple[int, ...]]:
     """What adapters may change, in all stages of a pipeline."""
     use_plain_keys(llm.input_processor)
-    described = await _call_workers(llm, "describe_lora_targets")
+    described = await llm.collective_rpc("describe_lora_targets")
     return {name: tuple(shape) for targets in described for name, shape in targets.items()}
 
 
 async def _find_implementation(llm: AsyncLLM) -> str:
-    implementation = str((await _call_workers(llm, "describe_model"))[0])
+    implementation = str((await llm.collective_rpc("describe_model"))[0])
     if not implementation.startswith("model_executor."):
         raise RuntimeError(
             f"vLLM runs {implementation} instead of this project's model; is the plugin disabled "
             "by VLLM_PLUGINS?"
         )
     return implementation
-
-
-async def _call_workers(llm: AsyncLLM, method: str, *args: Any) -> list[Any]:
-    """What a method of `WorkerExtension` returns, of all workers; vLLM asks one engine's only."""
-    client: Any = llm.engine_core
-    results = await client.call_utility_all_async("collective_rpc", method, None, args, {})
-    return [result for workers in results for result in workers]
 
 
 def _has_random_weights(model: str, revision: str | None) -> bool:

@@ -1,10 +1,18 @@
 """An engine without a model: it plays a script and keeps what it was asked."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from pathlib import Path
 
-from server.engine import EngineDead, EngineRequest, GenerationChunk, LoraAdapter, ModelInfo
+from server.engine import (
+    EngineDead,
+    EngineDetails,
+    EngineRequest,
+    GenerationChunk,
+    LoraAdapter,
+    ModelInfo,
+    WorkerWeights,
+)
 
 Step = GenerationChunk | Exception | asyncio.Event
 
@@ -35,10 +43,24 @@ class FakeEngine:
         is_dead: `check_health` and profiles raise.
         profiles: what was done about them in turn, `start 50` and `stop`.
         trace_path: file that `stop_profile` writes, after `profile_stop_s`.
+        weights: of the workers; None while parts are asleep.
+        asleep: the parts.
+        sleeps: what was done about that in turn, `sleep 1` and `wake weights`.
         is_shut_down: `shutdown` was called.
         loras: folders of adapters that are loaded, by number.
         lora_failure: raised by `add_lora`.
     """
+
+    details = EngineDetails(
+        device="cpu",
+        dtype="float32",
+        tensor_parallel_size=1,
+        pipeline_parallel_size=1,
+        enable_expert_parallel=False,
+        speculative_method=None,
+        num_speculative_tokens=0,
+        vision_cache_namespace="namespace",
+    )
 
     def __init__(self, script: Sequence[Step] = (), **info) -> None:
         self.script = list(script) or [make_chunk("A cat."), make_chunk("", finish="stop")]
@@ -49,6 +71,9 @@ class FakeEngine:
         self.profiles: list[str] = []
         self.trace_path: Path | None = None
         self.profile_stop_s = 0.0
+        self.weights = [WorkerWeights(0, 0, "all", "common", 4)]
+        self.asleep: set[str] = set()
+        self.sleeps: list[str] = []
         self.is_shut_down = False
         self.has_started = asyncio.Event()
         self.loras: dict[int, Path] = {}
@@ -104,6 +129,21 @@ class FakeEngine:
         self.profiles.append("stop")
         if self.trace_path is not None:
             self.trace_path.write_text("{}")
+
+    async def checksum_weights(self) -> list[WorkerWeights] | None:
+        await self.check_health()
+        return None if self.asleep else self.weights
+
+    async def sleep(self, level: int) -> None:
+        await self.check_health()
+        self.asleep = {"weights", "kv_cache"}
+        self.sleeps.append(f"sleep {level}")
+
+    async def wake_up(self, parts: Collection[str]) -> bool:
+        await self.check_health()
+        self.asleep -= set(parts)
+        self.sleeps.append(f"wake {' '.join(sorted(parts))}")
+        return not self.asleep
 
     async def shutdown(self) -> None:
         self.is_shut_down = True

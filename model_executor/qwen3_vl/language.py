@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -39,8 +39,13 @@ _DYNAMIC_ARG_DIMS = {
 
 
 class DeepstackForward:
-    """The forward pass of both backbones; mixed into vLLM's Qwen3 and Qwen3-MoE models."""
+    """The forward pass of both backbones; mixed into vLLM's Qwen3 and Qwen3-MoE models.
 
+    The auxiliary hidden states, for EAGLE3's drafter, are the inputs of the layers that
+    `aux_hidden_state_layers` names, DeepStack included; a pipeline stage hands on its own.
+    """
+
+    supports_aux_hidden_states_over_pp: ClassVar[bool] = True
     # from the vLLM models
     layers: Any
     start_layer: int
@@ -48,6 +53,8 @@ class DeepstackForward:
     norm: Any
     embed_input_ids: Any
     _maybe_add_hidden_state: Any
+    collect_remote_aux_hidden_states: Any
+    pack_local_aux_hidden_states: Any
 
     def forward(
         self,
@@ -68,9 +75,10 @@ class DeepstackForward:
             hidden_states = intermediate_tensors["hidden_states"]
             residual = intermediate_tensors["residual"]
         num_levels = 0 if deepstack_embeds is None else deepstack_embeds.shape[1]
-        aux_hidden_states = self._maybe_add_hidden_state(
-            [], self.start_layer, hidden_states, residual
-        )
+        aux_hidden_states = self.collect_remote_aux_hidden_states(intermediate_tensors)
+        num_remote = len(aux_hidden_states)
+        if get_pp_group().is_first_rank:  # the input of a later stage is the output of another
+            self._maybe_add_hidden_state(aux_hidden_states, 0, hidden_states, residual)
         layers = islice(enumerate(self.layers), self.start_layer, self.end_layer)
         for index, layer in layers:
             hidden_states, residual = layer(positions, hidden_states, residual)
@@ -78,7 +86,9 @@ class DeepstackForward:
                 hidden_states = hidden_states + deepstack_embeds[:, index]
             self._maybe_add_hidden_state(aux_hidden_states, index + 1, hidden_states, residual)
         if not get_pp_group().is_last_rank:
-            return IntermediateTensors({"hidden_states": hidden_states, "residual": residual})
+            states = {"hidden_states": hidden_states, "residual": residual}
+            local = self.pack_local_aux_hidden_states(aux_hidden_states[num_remote:])
+            return IntermediateTensors(states | local)
         hidden_states, _ = self.norm(hidden_states, residual)
         return (hidden_states, aux_hidden_states) if aux_hidden_states else hidden_states
 

@@ -46,6 +46,7 @@ from model_executor.qwen3_vl.quantisation import (
 )
 from model_executor.qwen3_vl.quantised_checkpoint import load_quantised
 from model_executor.qwen3_vl.vision import VisionTransformer
+from model_executor.weight_checksum import WeightChecksum, checksum_weights
 from multimodal.mrope import mrope_positions
 from multimodal.preprocessor_config import load_preprocessor_config
 from multimodal.vision_worker import encode_clock, register_encoder
@@ -60,15 +61,20 @@ _MLP_PACKING = {"gate_up_proj": ["gate_proj", "up_proj"]}
 _EMBEDDING_MODULES = {"embed_tokens": "input_embeddings", "lm_head": "output_embeddings"}
 
 
-class DeepstackBuffer:
+class DeepstackBuffer(nn.Module):
     """DeepStack levels of the tokens of one step, kept from `embed_input_ids` to `forward`.
 
     vLLM hands only the main embeddings from the one call to the other. The buffer keeps its
-    address, so a captured graph reads the current values. Rows at text tokens are zero.
+    address, so a captured graph reads the current values. Rows at text tokens are zero. It is a
+    buffer of the model because those are what vLLM brings back when it wakes up.
     """
 
+    rows: torch.Tensor
+
     def __init__(self, max_tokens: int, num_levels: int, hidden_size: int) -> None:
-        self.rows = torch.zeros(max_tokens, num_levels, hidden_size)
+        super().__init__()
+        rows = torch.zeros(max_tokens, num_levels, hidden_size)
+        self.register_buffer("rows", rows, persistent=False)
         self._num_used = 0
 
     def clear(self) -> None:
@@ -108,6 +114,7 @@ class Qwen3VLForConditionalGeneration(
     num_redundant_experts = 0
     supports_tower_connector_lora = True
     embedding_modules: Any = _EMBEDDING_MODULES
+    loaded_checksum: WeightChecksum | None = None
     visual: Any
     language_model: Any
     _mark_tower_model: Any  # from SupportsMultiModal, as the next two
@@ -271,11 +278,14 @@ class Qwen3VLForConditionalGeneration(
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         if holds_quantised_weights(self.config, self.quant_config):
-            return load_quantised(self, self.config, self.quant_config, weights)
-        weights = checked_weights(self.config, weights)
-        if self.num_redundant_experts:
-            weights = split_experts(weights)
-        loaded: set[str] = AutoWeightsLoader(self).load_weights(weights, mapper=HUB_TO_VLLM)
+            loaded = load_quantised(self, self.config, self.quant_config, weights)
+        else:
+            weights = checked_weights(self.config, weights)
+            if self.num_redundant_experts:
+                weights = split_experts(weights)
+            loaded = AutoWeightsLoader(self).load_weights(weights, mapper=HUB_TO_VLLM)
+        if current_platform.is_cpu():  # vLLM packs a CPU's weights now, and cannot unpack them
+            self.loaded_checksum = checksum_weights(self)
         return loaded
 
     def get_mm_mapping(self) -> MultiModelKeys:

@@ -25,6 +25,7 @@ from vllm.model_executor.layers.linear import (
 )
 from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.layers.rotary_embedding.common import ApplyRotaryEmb
+from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 from vllm.model_executor.models.vision import (
     get_fp8_padded_hidden_size,
     get_vit_attn_backend,
@@ -93,10 +94,16 @@ class VisionPatchEmbed(nn.Module):
         bias = tensors["proj.bias"].double() + (weight * shift).sum(dim=(1, 2, 3, 4))
         scaled = weight / (255 * std).view(channel)
         by_frame = scaled.permute(0, 2, 3, 4, 1).flatten(2)  # (D, frames, rows * columns * RGB)
-        self.video_weight.data.copy_(by_frame.flatten(1))
-        self.image_weight.data.copy_(by_frame.sum(dim=1))
-        self.bias.data.copy_(bias)
+        _load(self.video_weight, by_frame.flatten(1))
+        _load(self.image_weight, by_frame.sum(dim=1))
+        _load(self.bias, bias)
         return {"image_weight", "video_weight", "bias"}
+
+
+def _load(parameter: nn.Parameter, values: torch.Tensor) -> None:
+    """By the parameter's own loader if it has one: vLLM gives it one to load weights again."""
+    load = getattr(parameter, "weight_loader", default_weight_loader)
+    load(parameter, values.to(parameter.dtype))
 
 
 def _parallel_linear(

@@ -27,9 +27,10 @@ _JSON = "application/json"
 _ERRORS: Mapping[int, str] = {
     400: "The body, a field of it, a combination of fields or a parameter is wrong",
     403: "Not for a page on the web",
-    404: "Another model is served, or nothing of this id is kept",
+    404: "Another model is served, nothing of this id is kept, or a setting turns this off",
     408: "The body did not arrive in time",
-    409: "A profile is running already, or none is; the name of an adapter is taken",
+    409: "A profile is running already, or none is; the name of an adapter is taken; the engine "
+    "sleeps at another level",
     413: "The body, or a medium in it, is too large",
     415: "The body is not declared as JSON, or a medium has an unknown format",
     422: "A medium cannot be decoded",

@@ -20,14 +20,17 @@ from server.openapi.chat_schemas import ChatCompletion, ChatEvent
 from server.openapi.responses_event_schemas import ResponsesEvent
 from server.openapi.responses_schemas import DeletedResponse, FinishedResponse, ItemList
 from server.openapi.service_schemas import (
+    AsleepEngine,
     ChangedAdapter,
     FinishedProfile,
     Health,
     ModelCard,
     ModelList,
     Readiness,
+    Sleepiness,
     StartedProfile,
     Versions,
+    WokenEngine,
 )
 from server.openapi.text_schemas import TextCompletion, TextEvent
 from server.openapi.tokens_schemas import DetokenizeAnswer, TokenizeAnswer
@@ -95,6 +98,9 @@ class Operation:
 
 
 _RESPONSE_ID = Parameter("response_id", "path", {"type": "string", "minLength": 1}, "of a response")
+_DETAILS = Parameter(
+    "details", "query", {"type": "string", "enum": ["0", "1"]}, "1: how the model runs, checksums"
+)
 _KEPT_RESPONSE = "/v1/responses/{response_id}"
 
 OPERATIONS = (
@@ -247,7 +253,8 @@ OPERATIONS = (
         summary="Whether the server lives: also while it loads the model",
         tag="Service",
         answer=Health,
-        errors=(503,),
+        errors=(400, 503),
+        parameters=(_DETAILS,),
     ),
     Operation(
         method="head",
@@ -256,7 +263,8 @@ OPERATIONS = (
         summary="The same without a body",
         tag="Service",
         answer=None,
-        errors=(503,),
+        errors=(400, 503),
+        parameters=(_DETAILS,),
     ),
     Operation(
         method="get",
@@ -331,6 +339,45 @@ OPERATIONS = (
         tag="vLLM",
         answer=FinishedProfile,
         errors=(403, 404, 409, 503),
+    ),
+    Operation(
+        method="post",
+        path="/sleep",
+        name="sleep",
+        summary="Give the device's memory back; only with `engine.enable_sleep_mode`",
+        tag="vLLM",
+        answer=AsleepEngine,
+        errors=(400, 403, 404, 409, 503),
+        parameters=(
+            Parameter("level", "query", {"enum": ["1", "2"]}, "1 if absent; 2 drops the weights"),
+            Parameter("mode", "query", {"const": "wait"}, "what is done to running requests"),
+        ),
+    ),
+    Operation(
+        method="post",
+        path="/wake_up",
+        name="wake_up",
+        summary="Bring back what a sleep has given back",
+        tag="vLLM",
+        answer=WokenEngine,
+        errors=(400, 403, 404, 503),
+        parameters=(
+            Parameter(
+                "tags",
+                "query",
+                {"type": "array", "items": {"enum": ["weights", "kv_cache"]}},
+                "all if absent",
+            ),
+        ),
+    ),
+    Operation(
+        method="get",
+        path="/is_sleeping",
+        name="is_sleeping",
+        summary="Whether the engine is asleep, or about to be",
+        tag="vLLM",
+        answer=Sleepiness,
+        errors=(404,),
     ),
     Operation(
         method="get",

@@ -1,8 +1,9 @@
-"""What `/v1/models`, `/health`, `/ready`, `/version` and the endpoints of profiles answer."""
+"""What `/v1/models`, `/health`, `/ready`, `/version`, profiles and sleep answer."""
 
 from typing import Literal
 
-from server.openapi.answer_schemas import AnswerModel
+from server.engine import SleepLevel, SleepPart
+from server.openapi.answer_schemas import AnswerModel, may_be_absent
 from server.profiler import Tool
 from server.thinking import ModelKind
 
@@ -29,11 +30,46 @@ class ModelList(AnswerModel):
     data: list[ModelCard]
 
 
+class WorkerChecksums(AnswerModel):
+    """`replicated` is of the weights that tensor parallelism does not split."""
+
+    pipeline_parallel_rank: int
+    tensor_parallel_rank: int
+    checksum: str
+    replicated: str
+    num_bytes: int
+
+
+class WeightChecksums(AnswerModel):
+    """`is_consistent`: the workers of each pipeline stage agree in what they hold in common."""
+
+    checksum: str
+    is_consistent: bool
+    workers: list[WorkerChecksums]
+
+
+class EngineDescription(AnswerModel):
+    """`weights` is null while the engine is asleep."""
+
+    device: str
+    dtype: str
+    tensor_parallel_size: int
+    pipeline_parallel_size: int
+    enable_expert_parallel: bool
+    speculative_method: str | None
+    num_speculative_tokens: int
+    vision_cache_namespace: str
+    is_sleeping: bool
+    weights: WeightChecksums | None
+
+
 class Health(AnswerModel):
-    """`implementation` is the Python class of the model; null while it is loading."""
+    """`implementation` is the Python class of the model; null while it is loading. `details` only
+    where they are asked for, once it is loaded."""
 
     status: Literal["ok", "loading"]
     implementation: str | None
+    details: EngineDescription = may_be_absent()
 
 
 class Readiness(AnswerModel):
@@ -62,3 +98,19 @@ class FinishedProfile(AnswerModel):
     tool: Tool
     files: list[str]
     directory: str
+
+
+class AsleepEngine(AnswerModel):
+    status: Literal["sleeping"]
+    level: SleepLevel
+
+
+class WokenEngine(AnswerModel):
+    """`sleeping` if only a part is back; `tags` are the ones that were asked for."""
+
+    status: Literal["awake", "sleeping"]
+    tags: list[SleepPart] | None
+
+
+class Sleepiness(AnswerModel):
+    is_sleeping: bool

@@ -1,3 +1,4 @@
+import json
 import os
 from dataclasses import fields
 from pathlib import Path
@@ -133,3 +134,22 @@ def test_adapters_are_separated_by_commas():
     settings = load_settings(None, {"engine": engine}).engine
     assert settings.lora_modules == ("a=/a", "b=b/c")
     assert settings.max_lora_rank == 64
+
+
+_NGRAM = {"method": "ngram", "num_speculative_tokens": 2}
+
+
+def test_speculation_is_json_or_a_mapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"engine": {"speculative_config": json.dumps(_NGRAM)}}
+    assert load_settings(None, given).engine.speculative_config == _NGRAM
+    path = tmp_path / "settings.yaml"
+    path.write_text("engine: {speculative_config: {method: ngram, num_speculative_tokens: 2}}")
+    assert load_settings(path, {}).engine.speculative_config == _NGRAM
+    monkeypatch.setenv("QWEN3VL_ENGINE__SPECULATIVE_CONFIG", json.dumps(_NGRAM))
+    assert load_settings(None, {}).engine.speculative_config == _NGRAM
+
+
+@pytest.mark.parametrize("value", ["{method: ngram}", "[1]", "{}", "ngram"])
+def test_speculation_must_be_an_object_with_something_in_it(value: str) -> None:
+    with pytest.raises(SettingsError, match=r"engine\.speculative_config"):
+        load_settings(None, {"engine": {"speculative_config": value}})
