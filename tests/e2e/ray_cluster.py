@@ -54,7 +54,12 @@ def ray_cluster(folder: Path, machine: Machine) -> Iterator[RayCluster]:
     address = f"{machine.our_address}:{free_port(machine.our_address)}"
     variables = {"PYTHONPATH": python_path(folder / "plugin"), "RAY_USAGE_STATS_ENABLED": "0"}
     ray_variables = {**variables, **_ENGINE_VARIABLES}
-    head_options = ("--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false")
+    head_options = (
+        "--head",
+        f"--port={address.rpartition(':')[2]}",
+        "--include-dashboard=false",
+        f"--temp-dir={folder / 'ray'}",
+    )
     with (
         _ray_node(
             folder / "ray-0",

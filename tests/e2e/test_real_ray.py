@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.e2e.ray_cluster import RayCluster, end_node, ray_cluster
-from tests.e2e.real_server import RealServer
+from tests.e2e.real_server import RealServer, open_stream
 from tests.e2e.scaling import needs_scaling
 from tests.e2e.second_machine import HAS_NAMESPACES, second_machine
 from tests.e2e.test_real_parallel import answers, serving
@@ -42,7 +42,12 @@ def server(cluster: RayCluster, hybrid_checkpoint: Path, logs: Path) -> Iterator
     options = {"distributed_executor_backend": "ray", "tensor_parallel_size": 2}
     log = logs / "ray"
     with RealServer(
-        hybrid_checkpoint, log, cluster.variables, max_model_len=4096, **options
+        hybrid_checkpoint,
+        log,
+        cluster.variables,
+        max_model_len=4096,
+        shutdown_timeout_s=2,
+        **options,
     ) as server:
         yield server
 
@@ -65,7 +70,11 @@ def test_each_ray_node_has_a_worker(server: RealServer, cluster: RayCluster) -> 
 
 
 def test_the_server_ends_when_a_ray_node_is_gone(server: RealServer, cluster: RayCluster) -> None:
-    """The last test of these."""
-    end_node(cluster.second)
+    """While it answers. The last test of these."""
+    options = {"max_tokens": 4000, "ignore_eos": True}
+    with open_stream(server, "Tell me a story.", **options) as lines:
+        next(lines)
+        end_node(cluster.second)
+        assert '"error"' in "".join(lines)
     assert server.wait() == 1
     server.assert_nothing_left()
