@@ -44,14 +44,13 @@ def test_all_else_stays():
     assert shared.server.max_body_bytes == settings.server.max_body_bytes
 
 
-def test_adapters_are_loaded_into_one_process(tmp_path):
-    overrides = {
-        "server": {"api_workers": 2},
-        "engine": {"enable_lora": True, "lora_dir": str(tmp_path)},
-    }
-    with pytest.raises(
-        SettingsError, match=r"^engine\.lora_dir: needs server\.api_workers to be 1"
-    ):
+@pytest.mark.parametrize(
+    "engine", [{"lora_dir": "adapters", "enable_lora": True}, {"enable_sleep_mode": True}]
+)
+def test_what_clients_change_is_of_one_process(engine):
+    overrides = {"server": {"api_workers": 2}, "engine": engine}
+    message = rf"^engine\.{next(iter(engine))}: needs server\.api_workers to be 1"
+    with pytest.raises(SettingsError, match=message):
         load_settings(None, overrides)
 
 

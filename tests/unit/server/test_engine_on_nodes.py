@@ -9,7 +9,7 @@ import pytest
 from multimodal.vision_cache import VisionCacheConfig
 from server.settings import EngineSettings, SettingsError, load_settings
 from server.vllm_args import engine_args, set_engine_environment
-from server.vllm_engine import starts_by_fork
+from server.vllm_start import starts_by_fork
 
 _VARIABLES = ("VLLM_HOST_IP", "GLOO_SOCKET_IFNAME", "VLLM_CPU_OMP_THREADS_BIND")
 
