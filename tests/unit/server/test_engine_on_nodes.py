@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from multimodal.vision_cache import VisionCacheConfig
+from server.context_length import ContextLength
 from server.settings import EngineSettings, SettingsError, load_settings
 from server.vllm_args import engine_args, set_engine_environment
 from server.vllm_start import starts_by_fork
 
 _VARIABLES = ("VLLM_HOST_IP", "GLOO_SOCKET_IFNAME", "VLLM_CPU_OMP_THREADS_BIND")
+
+CONTEXT = ContextLength(4096)
 
 
 @pytest.fixture
@@ -24,7 +27,9 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
     def variables(**settings: Any) -> dict[str, str | None]:
         engine = EngineSettings(profile="cpu", enforce_eager=False, **settings)
-        args = engine_args("demo", engine, VisionCacheConfig("00", str(tmp_path)), None, None)
+        args = engine_args(
+            "demo", engine, CONTEXT, VisionCacheConfig("00", str(tmp_path)), None, None
+        )
         set_engine_environment(engine, args, str(tmp_path))
         return {name: os.environ.get(name) for name in _VARIABLES}
 
@@ -53,7 +58,9 @@ def test_a_last_node_is_accepted() -> None:
 def test_vllm_gets_the_nodes_under_its_own_names(tmp_path: Path) -> None:
     nodes = {"nnodes": 2, "node_rank": 1, "master_addr": "10.0.0.1", "master_port": 29999}
     settings = EngineSettings(profile="cpu", tensor_parallel_size=2, **nodes)
-    args = engine_args("demo", settings, VisionCacheConfig("00", str(tmp_path)), None, None)
+    args = engine_args(
+        "demo", settings, CONTEXT, VisionCacheConfig("00", str(tmp_path)), None, None
+    )
     assert {name: getattr(args, name) for name in nodes} == nodes
 
 
