@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from model_executor.qwen3_vl.checkpoint import hub_tensors
+from model_executor.hub_layout import hub_tensors
 from tests.parity.published import PUBLISHED, published_config
 
 Tensors = dict[str, torch.Tensor]
