@@ -44,7 +44,7 @@ def vision_bytes(
 ) -> int:
     """The vision tower on a batch of N patches: the largest of its four stages.
 
-    embedding:  2 * pixels * b (as b, and minus 128) + N D b
+    embedding:  pixels * b, and again less 128, or the result: max(pixels, N D) * b more
     attention:  x, norm(x): 2 N D b; per device qkv: 3 N d b; q and k joined: 2 N d b; the rotation
     MLP:        x before and after attention, norm(x): 3 N D b; fc1 and its activation: 2 N I b
     output:     x: N D b; embeddings, in parts and joined: 2 N / 4 * embedding width * b
@@ -60,7 +60,7 @@ def vision_bytes(
     num_levels = sum(index < vision.depth - 1 for index in vision.deepstack_visual_indexes)
     levels = num_levels * num_tokens * vision.out_hidden_size * b
     values = pixel_bytes(model, num_patches, is_video=is_video)
-    embedding = 2 * values * b + num_patches * hidden * b
+    embedding = (values + max(values, num_patches * hidden)) * b
     attention = num_patches * (2 * hidden * b + 5 * local * b + _rotary_bytes(local, b, is_cpu))
     mlp = num_patches * (3 * hidden + 2 * intermediate) * b
     output = num_patches * hidden * b + 2 * num_tokens * model.embedding_width * b
@@ -78,25 +78,30 @@ def _rotary_bytes(local: int, dtype_bytes: int, is_cpu: bool) -> int:
     return 2 * one + 2 * local * dtype_bytes + (one if is_cpu else 0)
 
 
-def language_bytes(model: ModelShape, layout: ParallelLayout, num_tokens: int) -> int:
-    """The decoder on T tokens: residual, normed input, output (3 T H b), and the widest layer.
+def language_bytes(
+    model: ModelShape, layout: ParallelLayout, num_tokens: int, *, is_cpu: bool
+) -> int:
+    """The decoder on T tokens: input and residual of a layer, its own residual and normed input
+    (4 T H b), and the widest of what follows.
 
-    attention:  qkv, q and k normed, result: T (3 q + 3 kv) b
-    dense MLP:  gate and up, their product: T 3 I b
-    MoE:        see `_expert_bytes`
+    attention:  qkv, q and k normed, result: T (3 q + 3 kv) b; on a CPU, whose operator norms q in
+                float32, qkv and six times q: T (7 q + 2 kv) b
+    dense MLP:  gate and up, and their product: T 3 I b; the operator of a CPU needs one I more
+    MoE:        see `expert_bytes`
     """
     text, b, tp = model.text_config, model.dtype_bytes, layout.tensor_parallel_size
     q = text.num_attention_heads * text.head_dim // tp
     kv = max(1, text.num_key_value_heads // tp) * text.head_dim
-    widest = num_tokens * 3 * (q + kv) * b
+    widest = num_tokens * (7 * q + 2 * kv if is_cpu else 3 * (q + kv)) * b
     if not model.is_moe or text.mlp_only_layers:
-        widest = max(widest, num_tokens * 3 * text.intermediate_size // tp * b)
+        parts = 4 if is_cpu else 3
+        widest = max(widest, num_tokens * parts * text.intermediate_size // tp * b)
     if model.is_moe:
-        widest = max(widest, _expert_bytes(model, layout, num_tokens))
-    return 3 * num_tokens * text.hidden_size * b + widest
+        widest = max(widest, expert_bytes(model, layout, num_tokens))
+    return 4 * num_tokens * text.hidden_size * b + widest
 
 
-def _expert_bytes(model: ModelShape, layout: ParallelLayout, num_tokens: int) -> int:
+def expert_bytes(model: ModelShape, layout: ParallelLayout, num_tokens: int) -> int:
     """vLLM's two workspaces, of a row for every token and each of its experts.
 
     T k (max(I, H) + max(2 I, H)) b, and the router's logits T experts * 4. With data parallelism a

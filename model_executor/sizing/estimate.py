@@ -19,7 +19,7 @@ from model_executor.sizing.kv_cache import (
 from model_executor.sizing.model_shape import ModelShape
 from model_executor.sizing.parallel_layout import ParallelLayout
 from model_executor.sizing.vision_cache import device_tier_bytes
-from model_executor.sizing.weights import Weights, stage_weights
+from model_executor.sizing.weights import Weights, packed_bytes, stage_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,14 @@ class EngineShape:
 
 @dataclass(frozen=True, slots=True)
 class StageMemory:
-    """Bytes on a device of one pipeline stage; `kv_cache` is what is left of its budget."""
+    """Bytes on a device of one pipeline stage; `kv_cache` is what is left of its budget.
+
+    Attributes:
+        packed: copies of weights in the layout of a CPU's kernels; 0 on a GPU.
+    """
 
     weights: Weights
+    packed: int
     buffers: int
     activations: Activations
     vision_cache: int
@@ -96,8 +101,9 @@ def estimate(
 def stage_memory(
     model: ModelShape, layout: ParallelLayout, device: Device, engine: EngineShape, stage: int
 ) -> StageMemory:
-    """The KV cache gets utilization * memory - weights - buffers - vision cache - the activations'
-    peak - overhead. The tower works in the first stage only, logits are made in the last one.
+    """The KV cache gets utilization * memory - weights - packed copies - buffers - vision cache -
+    the activations' peak - overhead. The tower works in the first stage only, logits are made in
+    the last one.
     """
     is_first, is_last = stage == 0, stage == layout.pipeline_parallel_size - 1
     weights = stage_weights(model, layout, stage)
@@ -108,11 +114,13 @@ def stage_memory(
     if is_first:
         cache = device_tier_bytes(model, engine.device_bytes, engine.encoder_tokens)
     overhead = device.overhead_bytes(layout.num_devices == 1)
-    used = weights.total + buffers + activations.peak + cache + overhead
+    packed = packed_bytes(model, layout, stage) if device.is_cpu else 0
+    used = weights.total + packed + buffers + activations.peak + cache + overhead
     left = max(0, device.budget_bytes - used)
     per_token = kv_bytes_per_token(model, layout, engine.kv_cache_dtype, stage)
     return StageMemory(
         weights=weights,
+        packed=packed,
         buffers=buffers,
         activations=activations,
         vision_cache=cache,
@@ -137,6 +145,6 @@ def _activations(
     return Activations(
         pixels=pixel_bytes(model, num_patches),
         vision=vision_bytes(model, layout, num_patches, is_cpu=device.is_cpu),
-        language=language_bytes(model, layout, num_tokens),
+        language=language_bytes(model, layout, num_tokens, is_cpu=device.is_cpu),
         logits=logits_bytes(model, num_tokens, engine.max_num_seqs) if is_last else 0,
     )

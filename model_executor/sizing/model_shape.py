@@ -120,7 +120,7 @@ def model_shape(name: str, config: Mapping[str, Any], dtype: str = "auto") -> Mo
         raise UnknownModel(f"{name} is not a Qwen3-VL model: no deepstack_visual_indexes")
     return ModelShape(
         name=name,
-        text_config=_read(TextConfig, name, _with_head_dim(text)),
+        text_config=_read(TextConfig, name, _completed(text)),
         vision_config=_read(VisionConfig, name, vision),
         tie_word_embeddings=bool(
             config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
@@ -130,10 +130,14 @@ def model_shape(name: str, config: Mapping[str, Any], dtype: str = "auto") -> Mo
     )
 
 
-def _with_head_dim(text: Mapping[str, Any]) -> Mapping[str, Any]:
-    if text.get("head_dim") is not None:
-        return text
-    return {**text, "head_dim": text["hidden_size"] // text["num_attention_heads"]}
+def _completed(text: Mapping[str, Any]) -> Mapping[str, Any]:
+    """transformers 5 saves `num_experts` under another name; `head_dim` has a default."""
+    completed = dict(text)
+    if "num_local_experts" in text:
+        completed.setdefault("num_experts", text["num_local_experts"])
+    if text.get("head_dim") is None and {"hidden_size", "num_attention_heads"} <= set(text):
+        completed["head_dim"] = text["hidden_size"] // text["num_attention_heads"]
+    return completed
 
 
 def _read(config_class: type[_Config], name: str, values: Mapping[str, Any]) -> _Config:

@@ -70,6 +70,7 @@ def _device_json(best: Estimate) -> dict[str, Any]:
     stage = best.stage
     return {
         "weights": {**asdict(stage.weights), "total": stage.weights.total},
+        "packed": stage.packed,
         "buffers": stage.buffers,
         "activations": {**asdict(stage.activations), "peak": stage.activations.peak},
         "vision_cache": stage.vision_cache,
@@ -155,6 +156,10 @@ def _memory_lines(plan: Plan, best: Estimate) -> Iterator[str]:
         ("overhead", stage.overhead, "assumed: driver context, graphs, collectives"),
         ("KV cache", stage.kv_cache, f"{stage.kv_tokens} tokens of {stage.kv_bytes_per_token} B"),
     ]
+    if stage.packed:
+        rows.insert(
+            1, ("packed copies", stage.packed, "of embedding and head, for a CPU's kernels")
+        )
     yield "per device, GiB:"
     for name, num_bytes, note in rows:
         yield f"  {name:<18}{num_bytes / GIB:>8.2f}   {note}"

@@ -65,6 +65,18 @@ def stage_weights(model: ModelShape, layout: ParallelLayout, stage: int = 0) -> 
     return Weights(**sums)
 
 
+def packed_bytes(model: ModelShape, layout: ParallelLayout, stage: int = 0) -> int:
+    """On a CPU: vLLM packs linear layers in place, but embedding and head into copies.
+
+    One copy of the matrix for each of the two that the stage has, even if they are tied.
+    """
+    text, num_stages = model.text_config, layout.pipeline_parallel_size
+    is_last = stage == num_stages - 1
+    has_embedding = stage == 0 or (is_last and model.tie_word_embeddings)
+    rows = padded_vocab_size(text.vocab_size) // layout.tensor_parallel_size
+    return (has_embedding + is_last) * rows * text.hidden_size * model.dtype_bytes
+
+
 def _is_on_stage(model: ModelShape, name: str, layers: list[range], stage: int) -> bool:
     is_last = stage == len(layers) - 1
     if name == _EMBEDDING:

@@ -38,6 +38,9 @@ def main() -> None:
         "num_blocks": cache.num_gpu_blocks,
         "block_tokens": cache.block_size,
         "ranks": llm.collective_rpc("measured"),
+        "language_peaks": llm.collective_rpc(
+            "language_peak", args=(case["max_num_batched_tokens"],)
+        ),
         "image_peaks": llm.collective_rpc("vision_peak", args=(*case["grid"], False)),
         "video_peaks": llm.collective_rpc("vision_peak", args=(*case["grid"], True)),
     }
