@@ -7,9 +7,8 @@ from typing import Any
 
 from model_executor.sizing.device import GIB, Device
 from model_executor.sizing.estimate import Estimate
-from model_executor.sizing.launch import serve_command, vllm_command
+from model_executor.sizing.launch import Launch
 from model_executor.sizing.model_shape import ModelShape
-from model_executor.sizing.parallel_layout import ParallelLayout
 from model_executor.sizing.recommend import Recommendation
 from model_executor.sizing.vision_cache import entry_bytes
 from model_executor.sizing.weights import num_parameters
@@ -58,7 +57,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
             "tier_bytes": plan.tier_bytes,
             "pictures_in_tier": plan.pictures_in_tier,
         },
-        "commands": _commands(plan, best.layout) if best else None,
+        "commands": _commands(plan, best) if best else None,
         "refused": [
             {"layout": asdict(layout), "reason": reason}
             for layout, reason in plan.recommendation.refused
@@ -81,11 +80,13 @@ def _device_json(best: Estimate) -> dict[str, Any]:
     }
 
 
-def _commands(plan: Plan, layout: ParallelLayout) -> dict[str, str]:
-    arguments = (plan.model.name, plan.dtype, layout, plan.recommendation.engine, plan.device)
+def _commands(plan: Plan, best: Estimate) -> dict[str, str]:
+    launch = Launch(
+        plan.model.name, plan.dtype, plan.device, plan.recommendation.engine, estimate=best
+    )
     return {
-        "qwen3vl-serve": shlex.join(serve_command(*arguments)),
-        "vllm": shlex.join(vllm_command(*arguments)),
+        "qwen3vl-serve": shlex.join(launch.serve_command()),
+        "vllm": shlex.join(launch.vllm_command()),
     }
 
 
@@ -96,7 +97,7 @@ def to_text(plan: Plan) -> str:
         lines += [_no_fit(plan)]
     else:
         lines += [*_layout_lines(plan, best), "", *_memory_lines(plan, best), ""]
-        lines += [*_capacity_lines(plan, best), "", *_commands(plan, best.layout).values()]
+        lines += [*_capacity_lines(plan, best), "", *_commands(plan, best).values()]
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from multimodal.options import MediaLimits, MediaOptions
-from multimodal.plan import VideoHeader, plan_image, plan_video
+from multimodal.plan import VideoHeader, check_image_header, plan_image, plan_video
 from multimodal.preprocessor_config import PreprocessorConfig
 
 _SOURCE_FPS = 24.0
@@ -57,6 +57,7 @@ def request_tokens(workload: Workload, config: PreprocessorConfig) -> RequestTok
     """Raises: MediaError for sizes that the server would refuse."""
     limits = MediaLimits()
     width, height = workload.image_size
+    check_image_header(width, height, limits)
     resized = plan_image(height, width, MediaOptions(), config, limits)
     image = _visual_tokens(resized, config)
     video_visual, video_all = _video_tokens(workload, config, limits)

@@ -1,7 +1,7 @@
 """A real start, measured from inside: `python -m tests.engine.plan_probe CASE`.
 
-CASE is {"model", "layout", "kv_cache_bytes", "max_num_batched_tokens", "grid", "load_format"} as
-JSON. The last line of stdout is what the workers found, by rank, and the engine's KV cache.
+CASE has the keys that `main` reads, as JSON. The last line of stdout is what the workers found, by
+rank, and the engine's KV cache.
 """
 
 import json
@@ -25,7 +25,7 @@ def main() -> None:
         dtype="bfloat16",
         enforce_eager=True,
         load_format=case.get("load_format", "auto"),
-        max_model_len=1024,
+        max_model_len=case["max_model_len"],
         max_num_seqs=4,
         max_num_batched_tokens=case["max_num_batched_tokens"],
         kv_cache_memory_bytes=case["kv_cache_bytes"],

@@ -13,7 +13,7 @@ from model_executor.sizing.kv_cache import (
     requests_that_fit,
     tokens_that_fit,
 )
-from model_executor.sizing.launch import serve_command, vllm_command
+from model_executor.sizing.launch import Launch
 from model_executor.sizing.model_shape import (
     ModelShape,
     UnknownModel,
@@ -250,10 +250,14 @@ def test_dense_models_are_never_offered_expert_parallelism() -> None:
     )
 
 
-def test_both_commands_say_the_same() -> None:
+def launch(device: Device = H100, engine: EngineShape = ENGINE) -> Launch:
     layout = ParallelLayout(2, 1, 4, enable_expert_parallel=True, mm_encoder_tp_mode="data")
-    ours = serve_command("M", "auto", layout, ENGINE, H100)
-    stock = vllm_command("M", "auto", layout, ENGINE, H100)
+    found = estimate(published("30B-A3B"), layout, device, engine, 4096)
+    return Launch("M", "auto", device, engine, found)
+
+
+def test_both_commands_say_the_same() -> None:
+    ours, stock = launch().serve_command(), launch().vllm_command()
     assert ours[:3] == ["qwen3vl-serve", "serve", "M"]
     assert " ".join(ours[3:]).replace(" true", "") == " ".join(stock[3:])
     for flag in ("--tensor-parallel-size", "--data-parallel-size", "--mm-encoder-tp-mode"):
@@ -261,9 +265,17 @@ def test_both_commands_say_the_same() -> None:
 
 
 def test_a_budget_of_the_vision_cache_is_ours_alone() -> None:
-    engine = replace(ENGINE, device_bytes=GIB)
-    assert "--device-bytes" in serve_command("M", "auto", ParallelLayout(), engine, H100)
-    assert "--device-bytes" not in vllm_command("M", "auto", ParallelLayout(), engine, H100)
+    with_budget = launch(engine=replace(ENGINE, device_bytes=GIB))
+    assert "--device-bytes" in with_budget.serve_command()
+    assert "--device-bytes" not in with_budget.vllm_command()
+
+
+def test_on_a_cpu_the_kv_cache_is_given_in_bytes() -> None:
+    on_cpu = launch(Device("CPU", 256 * GIB, 0.9))
+    size = str(on_cpu.estimate.stage.kv_cache)
+    assert on_cpu.serve_command()[-2:] == ["--kv-cache-bytes", size]
+    assert on_cpu.vllm_command()[-2:] == ["--kv-cache-memory-bytes", size]
+    assert "--gpu-memory-utilization" not in on_cpu.serve_command()
 
 
 def test_names_of_devices_are_forgiving() -> None:
