@@ -88,6 +88,9 @@ def language_bytes(
                 float32, qkv and six times q: T (7 q + 2 kv) b
     dense MLP:  gate and up, and their product: T 3 I b; the operator of a CPU needs one I more
     MoE:        see `expert_bytes`
+    norm:       on a CPU, whose operator works in float32: 11 T H b in all
+
+    The CPU's terms are measured in bfloat16.
     """
     text, b, tp = model.text_config, model.dtype_bytes, layout.tensor_parallel_size
     q = text.num_attention_heads * text.head_dim // tp
@@ -98,7 +101,8 @@ def language_bytes(
         widest = max(widest, num_tokens * parts * text.intermediate_size // tp * b)
     if model.is_moe:
         widest = max(widest, expert_bytes(model, layout, num_tokens))
-    return 4 * num_tokens * text.hidden_size * b + widest
+    row = text.hidden_size * b
+    return max(4 * num_tokens * row + widest, 11 * num_tokens * row if is_cpu else 0)
 
 
 def expert_bytes(model: ModelShape, layout: ParallelLayout, num_tokens: int) -> int:
