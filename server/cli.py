@@ -1,4 +1,4 @@
-"""The command line: `qwen3vl-serve serve MODEL`, `... check MODEL`, `... bench`."""
+"""The command line: `qwen3vl-serve serve MODEL`, `plan MODEL`, `check MODEL`, `bench`."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from server.settings import (
+    EMBEDDED_MODEL,
     Settings,
     SettingsError,
     iterate_fields,
@@ -24,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["bench"]:  # it has a parser of its own, and needs none of the settings
         return _bench(argv[1:])
+    if argv[:1] == ["plan"]:
+        return _plan(argv[1:])
     arguments = _parser().parse_args(argv)
     set_library_defaults()
     if arguments.command == "check":
@@ -62,6 +65,13 @@ def _bench(argv: Sequence[str]) -> int:
     return main(argv)
 
 
+def _plan(argv: Sequence[str]) -> int:
+    from demo.embedded import EMBEDDED_CHECKPOINT
+    from model_executor.sizing.cli import main
+
+    return main(argv, {EMBEDDED_MODEL: str(EMBEDDED_CHECKPOINT)})
+
+
 def _refuse(message: str) -> int:
     print(f"qwen3vl-serve: {message}", file=sys.stderr)
     return 2
@@ -96,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
             flag = "--" + name.split(".")[1].replace("_", "-")
             serve.add_argument(flag, dest=name, metavar="VALUE", help=help_text)
     commands.add_parser("bench", help="load-test a server, or two side by side")
+    commands.add_parser("plan", help="memory, layout and arguments for a model")
     check = commands.add_parser("check", help="compare a checkpoint's answers with transformers'")
     check.add_argument("model", metavar="MODEL", help="local folder or Hugging Face name")
     return parser

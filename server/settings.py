@@ -299,6 +299,9 @@ class EngineSettings(_Group):
     kv_cache_bytes: int | None = Field(
         default=None, ge=1, description="Memory for the KV cache; 2 GiB at most on a CPU."
     )
+    kv_cache_dtype: Literal["auto", "fp8"] = Field(
+        default="auto", description="Type of the KV cache: the model's, or FP8 (E4M3)."
+    )
     gpu_memory_utilization: float | None = Field(
         default=None, gt=0, le=1, description="Share of GPU memory that the engine may use."
     )

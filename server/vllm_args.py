@@ -64,6 +64,7 @@ def engine_args(
         "max_num_seqs": settings.max_num_seqs,
         "max_num_batched_tokens": settings.max_num_batched_tokens,
         "kv_cache_memory_bytes": settings.kv_cache_bytes,
+        "kv_cache_dtype": settings.kv_cache_dtype,
         "gpu_memory_utilization": _gpu_memory_share(settings, device_bytes),
         "tensor_parallel_size": settings.tensor_parallel_size,
         "pipeline_parallel_size": settings.pipeline_parallel_size,

@@ -30,10 +30,10 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.platforms import current_platform
 from vllm.sequence import IntermediateTensors
 
+from model_executor.hub_layout import is_moe_layer
 from model_executor.qwen3_vl.checkpoint import (
     HUB_TO_VLLM,
     checked_weights,
-    is_moe_layer,
     split_experts,
 )
 from model_executor.qwen3_vl.language import DenseLanguageModel, MoeLanguageModel

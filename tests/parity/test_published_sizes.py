@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from model_executor.qwen3_vl.checkpoint import hub_tensors
-from tests.parity.published import PUBLISHED, published_config
+from model_executor.hub_layout import hub_tensors
+from tests.parity.published import PUBLISHED, transformers_config
 
 Tensors = dict[str, torch.Tensor]
 
@@ -85,7 +85,7 @@ def build(
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_stated_layout_is_transformers_own(name: str) -> None:
-    config = published_config(name)
+    config = transformers_config(name)
     expected = {name: tuple(tensor.shape) for name, tensor in hub_layout(config).items()}
     assert hub_tensors(config) == expected
 
@@ -94,7 +94,7 @@ def test_the_stated_layout_is_transformers_own(name: str) -> None:
 def test_every_tensor_finds_its_parameter_and_none_is_left(
     name: str, build: Callable[[Any], torch.nn.Module]
 ) -> None:
-    config = published_config(name)
+    config = transformers_config(name)
     model = build(config)
     loaded = model.load_weights(iter(hub_layout(config).items()))
     parameters = dict(model.named_parameters())
@@ -108,7 +108,7 @@ def test_every_tensor_finds_its_parameter_and_none_is_left(
 def test_the_patch_embedding_may_be_spread_over_two_files(
     build: Callable[[Any], torch.nn.Module],
 ) -> None:
-    config = published_config("2B")
+    config = transformers_config("2B")
     model = build(config)
     tensors = hub_layout(config)
     bias = "model.visual.patch_embed.proj.bias"
@@ -118,7 +118,7 @@ def test_the_patch_embedding_may_be_spread_over_two_files(
 
 
 def test_foreign_tensors_are_named(build: Callable[[Any], torch.nn.Module]) -> None:
-    config = published_config("2B")
+    config = transformers_config("2B")
     model = build(config)
     tensors = hub_layout(config)
     with pytest.raises(ValueError, match=r"model\.language_model\.layers\.0\.extra\.weight"):
