@@ -43,6 +43,7 @@ from model_executor.qwen3_vl.quantisation import (
     holds_quantised_weights,
     named_quantisation,
     rename_patterns,
+    require_expert_kernels,
 )
 from model_executor.qwen3_vl.quantised_checkpoint import load_quantised
 from model_executor.qwen3_vl.vision import VisionTransformer
@@ -162,6 +163,7 @@ class Qwen3VLForConditionalGeneration(
                 ),
                 prefix=maybe_prefix(prefix, "language_model"),
             )
+            require_expert_kernels(self.language_model)
         self._check_pipeline_split(len(vision.deepstack_visual_indexes))
         self.make_empty_intermediate_tensors = self.language_model.make_empty_intermediate_tensors
 

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch import nn
+from vllm.model_executor.layers.fused_moe.oracle.fp8 import Fp8MoeBackend
+from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 from vllm.platforms import current_platform
 
 # A pattern that begins with a hub name, after compressed-tensors' or GPTQ's mark.
@@ -57,3 +60,10 @@ def named_quantisation(quant_config: Any) -> Iterator[None]:
             f"vLLM cannot build the model with the checkpoint's quantisation "
             f"{quant_config.get_name()} on this {current_platform.device_type}: {error}"
         ) from error
+
+
+def require_expert_kernels(model: nn.Module) -> None:
+    """Raises: ValueError if vLLM, which finds this out after loading, has none for FP8 experts."""
+    methods = (m.quant_method for m in model.modules() if isinstance(m, RoutedExperts))
+    if any(getattr(method, "fp8_backend", None) is Fp8MoeBackend.NONE for method in methods):
+        raise ValueError("there is no kernel for FP8 experts")

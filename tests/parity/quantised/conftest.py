@@ -19,6 +19,9 @@ from tests.quantised_kinds import KINDS
 CHOICES = {  # where vLLM would look for a kernel -> what it finds
     "auto_awq.select_wna16_moe_backend": "int_wna16.WNA16MoEBackend.MARLIN",
     "auto_gptq.select_wna16_moe_backend": "int_wna16.WNA16MoEBackend.MARLIN",
+    "fp8.select_fp8_moe_backend": "fp8.Fp8MoeBackend.MARLIN",
+    "compressed_tensors.compressed_tensors_moe.compressed_tensors_moe_w8a8_fp8"
+    ".select_fp8_moe_backend": "fp8.Fp8MoeBackend.MARLIN",
     "compressed_tensors.compressed_tensors_moe.compressed_tensors_moe_wna16"
     ".select_wna16_moe_backend": "int_wna16.WNA16MoEBackend.MARLIN",
     "compressed_tensors.compressed_tensors_moe.compressed_tensors_moe_w8a8_int8"
