@@ -11,7 +11,8 @@ from typing import Any
 
 from vllm.lora.layers import LoRAMapping, LoRAMappingType
 
-from model_executor.qwen3_vl.checkpoint import HUB_TO_VLLM, Shape, hub_tensors
+from model_executor.hub_layout import Shape, hub_tensors
+from model_executor.qwen3_vl.checkpoint import HUB_TO_VLLM
 
 
 def select_tower_adapters(
