@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,16 @@ def test_two_processes_give_the_tokens_of_one(parallel: RealServer, expected: li
     # by now all pictures are known
     assert answers(parallel) == expected
     assert parallel.sample("qwen3vl_vision_cache_hits_total") > 0
+
+
+def test_workers_agree_on_the_weights_that_they_have_in_common(parallel: RealServer) -> None:
+    details = parallel.http.get("/health", params={"details": "1"}).json()["details"]
+    workers = details["weights"]["workers"]
+    sizes = (details["pipeline_parallel_size"], details["tensor_parallel_size"])
+    ranks = [(each["pipeline_parallel_rank"], each["tensor_parallel_rank"]) for each in workers]
+    assert ranks == list(product(*map(range, sizes)))
+    assert details["weights"]["is_consistent"] is True
+    assert len({worker["checksum"] for worker in workers}) == 2  # each has its own part
 
 
 def test_a_split_that_cuts_deepstack_is_refused(hybrid_checkpoint: Path) -> None:
