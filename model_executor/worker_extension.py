@@ -91,6 +91,7 @@ class WorkerExtension:
         model = self.model_runner.get_model()
         found = model.loaded_checksum or checksum_weights(model)
         ranks = {
+            "data_parallel_rank": self.parallel_config.data_parallel_index,
             "pipeline_parallel_rank": get_pp_group().rank_in_group,
             "tensor_parallel_rank": get_tensor_model_parallel_rank(),
         }

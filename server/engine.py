@@ -127,6 +127,7 @@ class EngineDetails:
 
     device: str
     dtype: str
+    data_parallel_size: int
     tensor_parallel_size: int
     pipeline_parallel_size: int
     enable_expert_parallel: bool
@@ -142,6 +143,7 @@ class WorkerWeights:
     `replicated` is the checksum of those that tensor parallelism does not split.
     """
 
+    data_parallel_rank: int
     pipeline_parallel_rank: int
     tensor_parallel_rank: int
     checksum: str

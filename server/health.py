@@ -1,8 +1,8 @@
 """What `/health?details=1` says of a loaded engine."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
@@ -11,7 +11,7 @@ from blake3 import blake3
 from server.engine import Engine, WorkerWeights
 
 _DIGEST_BYTES = 16
-_STAGE = attrgetter("pipeline_parallel_rank")
+_RANKS = attrgetter("data_parallel_rank", "pipeline_parallel_rank", "tensor_parallel_rank")
 
 
 async def describe_engine(engine: Engine, *, is_asleep: bool) -> dict[str, Any]:
@@ -24,6 +24,7 @@ async def describe_engine(engine: Engine, *, is_asleep: bool) -> dict[str, Any]:
     return {
         "device": details.device,
         "dtype": details.dtype,
+        "data_parallel_size": details.data_parallel_size,
         "tensor_parallel_size": details.tensor_parallel_size,
         "pipeline_parallel_size": details.pipeline_parallel_size,
         "enable_expert_parallel": details.enable_expert_parallel,
@@ -37,11 +38,13 @@ async def describe_engine(engine: Engine, *, is_asleep: bool) -> dict[str, Any]:
 
 def _describe_weights(workers: Sequence[WorkerWeights]) -> dict[str, Any]:
     """Workers of one stage hold the same of what is not split; `is_consistent` says so."""
-    in_order = sorted(workers, key=attrgetter("pipeline_parallel_rank", "tensor_parallel_rank"))
-    stages = [{worker.replicated for worker in stage} for _, stage in groupby(in_order, _STAGE)]
+    in_order = sorted(workers, key=_RANKS)
+    stages: defaultdict[int, set[str]] = defaultdict(set)
+    for worker in in_order:
+        stages[worker.pipeline_parallel_rank].add(worker.replicated)
     joined = "".join(worker.checksum for worker in in_order)
     return {
         "checksum": blake3(joined.encode()).hexdigest(length=_DIGEST_BYTES),
-        "is_consistent": all(len(found) == 1 for found in stages),
+        "is_consistent": all(len(found) == 1 for found in stages.values()),
         "workers": [asdict(worker) for worker in in_order],
     }

@@ -84,6 +84,7 @@ class VllmEngine:
         return EngineDetails(
             device=current_platform.get_device_name(),
             dtype=str(config.model_config.dtype).removeprefix("torch."),
+            data_parallel_size=parallel.data_parallel_size,
             tensor_parallel_size=parallel.tensor_parallel_size,
             pipeline_parallel_size=parallel.pipeline_parallel_size,
             enable_expert_parallel=parallel.enable_expert_parallel,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -30,9 +31,20 @@ class WeightResidence:
             if self._asleep:
                 return None
             if self._checksums is None:
-                found = await self._llm.collective_rpc("checksum_weights")
-                self._checksums = tuple(WorkerWeights(**weights) for weights in found)
+                self._checksums = tuple(
+                    WorkerWeights(**weights)
+                    for workers in await self._ask_all("checksum_weights")
+                    for weights in workers
+                )
             return self._checksums
+
+    async def _ask_all(self, method: str) -> list[list[dict[str, Any]]]:
+        """What the workers of each engine answer; AsyncLLM gives the first engine's answers only."""
+        client: Any = self._llm.engine_core
+        found: list[list[dict[str, Any]]] = await client.call_utility_all_async(
+            "collective_rpc", method, None, (), {}
+        )
+        return found
 
     async def sleep(self, level: SleepLevel) -> None:
         async with self._lock:

@@ -54,6 +54,7 @@ class FakeEngine:
     details = EngineDetails(
         device="cpu",
         dtype="float32",
+        data_parallel_size=1,
         tensor_parallel_size=1,
         pipeline_parallel_size=1,
         enable_expert_parallel=False,
@@ -71,7 +72,7 @@ class FakeEngine:
         self.profiles: list[str] = []
         self.trace_path: Path | None = None
         self.profile_stop_s = 0.0
-        self.weights = [WorkerWeights(0, 0, "all", "common", 4)]
+        self.weights = [WorkerWeights(0, 0, 0, "all", "common", 4)]
         self.asleep: set[str] = set()
         self.sleeps: list[str] = []
         self.is_shut_down = False

@@ -286,7 +286,8 @@ class Qwen3VLForConditionalGeneration(
             if self.num_redundant_experts:
                 weights = split_experts(weights)
             loaded = AutoWeightsLoader(self).load_weights(weights, mapper=HUB_TO_VLLM)
-        if current_platform.is_cpu():  # vLLM packs a CPU's weights now, and cannot unpack them
+        # vLLM packs a CPU's weights when they are loaded, and cannot unpack them
+        if current_platform.is_cpu() and self.loaded_checksum is None:
             self.loaded_checksum = checksum_weights(self)
         return loaded
 

@@ -33,6 +33,7 @@ class ModelList(AnswerModel):
 class WorkerChecksums(AnswerModel):
     """`replicated` is of the weights that tensor parallelism does not split."""
 
+    data_parallel_rank: int
     pipeline_parallel_rank: int
     tensor_parallel_rank: int
     checksum: str
@@ -53,6 +54,7 @@ class EngineDescription(AnswerModel):
 
     device: str
     dtype: str
+    data_parallel_size: int
     tensor_parallel_size: int
     pipeline_parallel_size: int
     enable_expert_parallel: bool

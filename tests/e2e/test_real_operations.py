@@ -1,13 +1,16 @@
 """What an operator sees of a server with the real engine."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.e2e.real_media import count_bunny_tokens, count_image_tokens, image, text, video
-from tests.e2e.real_server import MODEL_NAME, RealServer, wait_until
+from tests.e2e.real_server import HOST_DIR, MODEL_NAME, RealServer, wait_until
 
 
 def test_health_names_our_model_class(hybrid: RealServer):
@@ -74,3 +77,40 @@ def test_no_request_needs_a_compiler_and_nothing_is_left_after_the_end(
         assert "CRITICAL" not in server.log
     # vLLM names this file of its distributed set-up itself and leaves it
     assert [path.name for path in temporary.iterdir() if "vllm_dist" not in path.name] == []
+
+
+def read_details(server: RealServer) -> Any:
+    answer = server.http.get("/health", params={"details": "1"})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["details"]
+
+
+def test_details_say_how_the_model_runs(hybrid: RealServer):
+    hybrid.ask([image(), text("hi")])
+    details = read_details(hybrid)
+    assert (details["device"], details["dtype"]) == ("cpu", "float32")
+    assert details["tensor_parallel_size"] == details["pipeline_parallel_size"] == 1
+    host_dir = Path(hybrid.process.environ()[HOST_DIR])
+    wait_until(lambda: (host_dir / details["vision_cache_namespace"]).is_dir())
+    (worker,) = details["weights"]["workers"]
+    assert details["weights"]["is_consistent"] is True
+    assert worker["num_bytes"] > 1_000_000
+    assert read_details(hybrid) == details
+
+
+def test_checksums_tell_other_weights_and_are_the_same_after_a_restart(
+    hybrid: RealServer, hybrid_checkpoint: Path, tmp_path: Path
+):
+    changed = shutil.copytree(hybrid_checkpoint, tmp_path / "checkpoint")
+    tensors = load_file(changed / "model.safetensors")
+    tensors["model.language_model.layers.1.mlp.down_proj.weight"][-1, -1] *= 1.001
+    save_file(tensors, changed / "model.safetensors", metadata={"format": "pt"})
+    checksums = []
+    for name, checkpoint in (("again", hybrid_checkpoint), ("changed", changed)):
+        with RealServer(checkpoint, tmp_path / name, max_model_len=256) as server:
+            checksums.append(read_details(server)["weights"]["checksum"])
+    assert checksums[0] == read_details(hybrid)["weights"]["checksum"] != checksums[1]
+
+
+def test_sleep_is_off(hybrid: RealServer):
+    assert hybrid.http.post("/sleep").json()["error"]["code"] == "sleep_mode_off"

@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,16 @@ def test_many_at_once_give_the_tokens_of_one(parallel: RealServer, expected: lis
     engines = parallel.labels("vllm:generation_tokens_total", "engine")
     tokens = [parallel.sample("vllm:generation_tokens_total", engine=name) for name in engines]
     assert all(count > 0 for count in tokens)
+
+
+def test_workers_agree_on_the_weights_that_they_have_in_common(parallel: RealServer) -> None:
+    details = parallel.http.get("/health", params={"details": "1"}).json()["details"]
+    workers = details["weights"]["workers"]
+    kinds = [f"{kind}_parallel" for kind in ("data", "pipeline", "tensor")]
+    ranks = [tuple(worker[f"{kind}_rank"] for kind in kinds) for worker in workers]
+    assert ranks == list(product(*(range(details[f"{kind}_size"]) for kind in kinds)))
+    assert details["weights"]["is_consistent"] is True
+    assert len({worker["checksum"] for worker in workers}) == len(workers)  # each has its own part
 
 
 def test_a_split_that_cuts_deepstack_is_refused(hybrid_checkpoint: Path) -> None:

@@ -33,6 +33,7 @@ async def test_details_describe_the_engine() -> None:
     assert details == {
         "device": "cpu",
         "dtype": "float32",
+        "data_parallel_size": 1,
         "tensor_parallel_size": 1,
         "pipeline_parallel_size": 1,
         "enable_expert_parallel": False,
@@ -45,6 +46,7 @@ async def test_details_describe_the_engine() -> None:
     assert weights["workers"] == [
         {
             "pipeline_parallel_rank": 0,
+            "data_parallel_rank": 0,
             "tensor_parallel_rank": 0,
             "checksum": "all",
             "replicated": "common",
@@ -54,7 +56,7 @@ async def test_details_describe_the_engine() -> None:
 
 
 async def test_the_checksum_is_of_all_workers_in_their_order() -> None:
-    server, worker = Server(), WorkerWeights(0, 0, "a", "common", 4)
+    server, worker = Server(), WorkerWeights(0, 0, 0, "a", "common", 4)
     server.engine.weights = [worker, replace(worker, tensor_parallel_rank=1, checksum="b")]
     both = await weights_of(server)
     server.engine.weights.reverse()
@@ -66,7 +68,7 @@ async def test_the_checksum_is_of_all_workers_in_their_order() -> None:
 
 
 async def test_workers_of_one_stage_must_hold_the_same() -> None:
-    server, worker = Server(), WorkerWeights(0, 0, "a", "common", 4)
+    server, worker = Server(), WorkerWeights(0, 0, 0, "a", "common", 4)
     elsewhere = replace(worker, pipeline_parallel_rank=1, replicated="of the next stage")
     server.engine.weights = [worker, elsewhere]
     assert (await weights_of(server))["is_consistent"] is True

@@ -151,5 +151,5 @@ def test_speculation_is_json_or_a_mapping(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("value", ["{method: ngram}", "[1]", "{}", "ngram"])
 def test_speculation_must_be_an_object_with_something_in_it(value: str) -> None:
-    with pytest.raises(SettingsError, match=r"engine\.speculative_config"):
+    with pytest.raises(SettingsError, match=r"^engine\.speculative_config"):
         load_settings(None, {"engine": {"speculative_config": value}})
