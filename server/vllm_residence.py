@@ -39,7 +39,7 @@ class WeightResidence:
             return self._checksums
 
     async def _ask_all(self, method: str) -> list[list[dict[str, Any]]]:
-        """What the workers of each engine answer; AsyncLLM gives the first engine's answers only."""
+        """What the workers of each engine answer; AsyncLLM gives those of the first only."""
         client: Any = self._llm.engine_core
         found: list[list[dict[str, Any]]] = await client.call_utility_all_async(
             "collective_rpc", method, None, (), {}
