@@ -34,18 +34,20 @@ class EncodeClock:
 
     def run(self, encode: Callable[[], torch.Tensor], device: torch.device) -> torch.Tensor:
         """Call `encode`, which makes embeddings on `device`."""
-        if device.type != "cuda":
-            started_s = time.perf_counter()
-            embeddings = encode()
-            self._add(embeddings.nbytes, time.perf_counter() - started_s)
-            return embeddings
-        make_event: Any = torch.cuda.Event
-        begin, end = make_event(enable_timing=True), make_event(enable_timing=True)
-        begin.record()
+        started = self.start(device)
         embeddings = encode()
-        end.record()
-        self._on_gpu.append((begin, end, embeddings.nbytes))
+        self.stop(started, embeddings.nbytes)
         return embeddings
+
+    def start(self, device: torch.device) -> Any:
+        """For `stop`, when embeddings have been made on `device`."""
+        return time.perf_counter() if device.type != "cuda" else _record_event()
+
+    def stop(self, started: Any, num_bytes: int) -> None:
+        if isinstance(started, float):
+            self._add(num_bytes, time.perf_counter() - started)
+        else:
+            self._on_gpu.append((started, _record_event(), num_bytes))
 
     def take(self) -> tuple[int, float]:
         """Bytes of embeddings and seconds since the last call."""
@@ -59,6 +61,13 @@ class EncodeClock:
     def _add(self, num_bytes: int, seconds: float) -> None:
         self._num_bytes += num_bytes
         self._seconds += seconds
+
+
+def _record_event() -> Any:
+    make_event: Any = torch.cuda.Event
+    event = make_event(enable_timing=True)
+    event.record()
+    return event
 
 
 encode_clock = EncodeClock()

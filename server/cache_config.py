@@ -43,14 +43,20 @@ def _default_host_bytes() -> int:
 
 
 def _namespace(model: str, engine: EngineSettings, device: str) -> str:
+    runtime: dict[str, str | int] = {
+        "dtype": engine.dtype,
+        "device": device,
+        "tensor_parallel_size": _num_tower_shares(engine),
+    }
+    if engine.mm_encoder_attn_backend is not None:
+        runtime["mm_encoder_attn_backend"] = engine.mm_encoder_attn_backend.upper()
     try:
-        return vision_namespace(
-            model,
-            engine.revision,
-            dtype=engine.dtype,
-            device=device,
-            tensor_parallel_size=engine.tensor_parallel_size,
-        )
+        return vision_namespace(model, engine.revision, **runtime)
     except (FileNotFoundError, ValueError) as error:  # without weights, or with damaged ones
         logger.warning("the vision cache will not outlive this process: %s", error)
         return secrets.token_hex(32)
+
+
+def _num_tower_shares(engine: EngineSettings) -> int:
+    """Ranks whose partial sums make up an embedding."""
+    return 1 if engine.mm_encoder_tp_mode == "data" else engine.tensor_parallel_size

@@ -273,6 +273,20 @@ class EngineSettings(_Group):
         description="Spread whole experts over the GPUs that share a layer (MoE checkpoints).",
     )
     enforce_eager: bool | None = Field(default=None, description="Run without compiled graphs.")
+    mm_encoder_tp_mode: Literal["weights", "data"] = Field(
+        default="weights",
+        description="What GPUs or processes that share each layer share of the vision tower: its "
+        "weights, or (`data`) the images and frames of a step, with all weights in each of them.",
+    )
+    mm_encoder_attn_backend: str | None = Field(
+        default=None,
+        min_length=1,
+        description="vLLM's name of the attention kernels of the vision tower, `FLASH_ATTN` for "
+        "example. Default: vLLM's choice.",
+    )
+    cudagraph_mm_encoder: bool = Field(
+        default=False, description="Run the vision tower from CUDA graphs; not on a CPU."
+    )
     seed: int = Field(default=0, ge=0, description="Seed of the engine's random numbers.")
 
 

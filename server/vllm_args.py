@@ -51,6 +51,9 @@ def engine_args(
         "pipeline_parallel_size": settings.pipeline_parallel_size,
         "enable_expert_parallel": settings.enable_expert_parallel,
         "enforce_eager": settings.enforce_eager,
+        "mm_encoder_tp_mode": settings.mm_encoder_tp_mode,
+        "mm_encoder_attn_backend": _attn_backend(settings.mm_encoder_attn_backend),
+        "compilation_config": _compilation_config(settings),
         "seed": settings.seed,
     }
     given = {name: value for name, value in args.items() if value is not None}
@@ -76,6 +79,20 @@ def engine_args(
         ),
         profiler_config=_profiler_config(profile_dir),
     )
+
+
+def _attn_backend(name: str | None) -> str | None:
+    """Raises: ValueError for a back-end that the vision tower cannot run with here."""
+    known = [backend.name for backend in current_platform.get_supported_vit_attn_backends()]
+    if name is None or name.upper() in known:
+        return name and name.upper()
+    raise ValueError(
+        f"engine.mm_encoder_attn_backend: must be one of {', '.join(known)} (given: {name!r})"
+    )
+
+
+def _compilation_config(settings: EngineSettings) -> dict[str, Any] | None:
+    return {"cudagraph_mm_encoder": True} if settings.cudagraph_mm_encoder else None
 
 
 def _profiler_config(directory: Path | None) -> ProfilerConfig:

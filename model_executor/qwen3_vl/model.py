@@ -31,7 +31,8 @@ from vllm.sequence import IntermediateTensors
 
 from model_executor.qwen3_vl.checkpoint import HUB_TO_VLLM, checked_weights
 from model_executor.qwen3_vl.language import DenseLanguageModel, MoeLanguageModel
-from model_executor.qwen3_vl.vision import VisionTransformer
+from model_executor.qwen3_vl.vision import LayerOptions, VisionTransformer
+from model_executor.qwen3_vl.vision_graph import VisionGraphs
 from multimodal.mrope import mrope_positions
 from multimodal.preprocessor_config import load_preprocessor_config
 from multimodal.vision_worker import encode_clock, register_encoder
@@ -77,6 +78,7 @@ class DeepstackBuffer:
 )
 class Qwen3VLForConditionalGeneration(
     nn.Module,
+    VisionGraphs,
     SupportsMultiModal,
     SupportsLoRA,
     SupportsPP,
@@ -88,6 +90,7 @@ class Qwen3VLForConditionalGeneration(
 
     language_model_class: ClassVar[type[nn.Module]] = DenseLanguageModel
     language_architecture: ClassVar[str] = "Qwen3ForCausalLM"
+    supports_encoder_tp_data: ClassVar[bool] = True
     packed_modules_mapping: Any = _ATTENTION_PACKING | _MLP_PACKING
     hf_to_vllm_mapper = HUB_TO_VLLM
     visual: Any
@@ -115,7 +118,10 @@ class Qwen3VLForConditionalGeneration(
                 vision,
                 preprocessor.image_mean,
                 preprocessor.image_std,
-                quant_config=vllm_config.quant_config,
+                LayerOptions(
+                    vllm_config.quant_config,
+                    is_replicated=self.multimodal_config.mm_encoder_tp_mode == "data",
+                ),
                 prefix=maybe_prefix(prefix, "visual"),
             )
         if not isinstance(self.visual, StageMissingLayer):
@@ -172,7 +178,7 @@ class Qwen3VLForConditionalGeneration(
     ) -> list[torch.Tensor]:
         merge_area = self.config.vision_config.spatial_merge_size**2
         num_tokens = [h * w // merge_area for h, w in grids]
-        encoded = encode_clock.run(lambda: self.visual(patches, grids), self.visual.device)
+        encoded = encode_clock.run(lambda: self.visual.encode(patches, grids), self.visual.device)
         items = torch.split(encoded, num_tokens)
         # A view would keep the whole batch alive for as long as one of its items is cached.
         return [item.clone() for item in items] if len(items) > 1 else list(items)

@@ -123,6 +123,22 @@ def test_the_namespace_is_that_of_what_is_run(tmp_path, asked_for):
 
 
 @pytest.mark.usefixtures("shared_memory")
+def test_ranks_with_all_vision_weights_share_entries_with_a_single_one(tmp_path, asked_for):
+    spread = EngineSettings(tensor_parallel_size=4, mm_encoder_tp_mode="data")
+    make_config(tmp_path, engine=spread)
+    make_config(tmp_path, engine=EngineSettings())
+    assert asked_for[0] == asked_for[1]
+
+
+@pytest.mark.usefixtures("shared_memory")
+def test_attention_that_was_asked_for_has_a_namespace_of_its_own(tmp_path, asked_for):
+    for name in ("TORCH_SDPA", "torch_sdpa"):
+        make_config(tmp_path, engine=EngineSettings(mm_encoder_attn_backend=name))
+    assert asked_for[0] == asked_for[1]
+    assert asked_for[0][2]["mm_encoder_attn_backend"] == "TORCH_SDPA"
+
+
+@pytest.mark.usefixtures("shared_memory")
 def test_a_checkpoint_in_safetensors_keeps_its_namespace(tmp_path, instruct_checkpoint, caplog):
     first, second = (make_config(tmp_path, model=str(instruct_checkpoint)) for _ in range(2))
     assert first.namespace == second.namespace
