@@ -3,12 +3,17 @@
 import os
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from threading import Thread
 from typing import Any
 
 import psutil
 from vllm.distributed import get_pp_group
+from vllm.distributed.ec_transfer import get_ec_transfer
+
+from multimodal.vision_worker import register_encoder
+from multimodal.vllm_cache_worker import EncodeCall
 
 _WATCH_INTERVAL_S = 1.0
 
@@ -63,6 +68,27 @@ class WorkerExtension:
             dtype=runner.model_config.dtype,
             device=runner.device,
         )
+
+    def encode_items(self, items: Sequence[EncodeCall]) -> list[str]:
+        """For a process that only encodes; see `WorkerCache.encode`."""
+        return get_ec_transfer().encode(items)
+
+    def use_vision_graphs(self) -> None:
+        """Encode in CUDA graphs, if there are any, also what vLLM's runner does not encode."""
+        runner = self.model_runner
+        manager = getattr(runner, "encoder_cudagraph_manager", None)
+        if manager is None:  # vLLM's newer runner; only the first pipeline stage has an encoder
+            encoder = getattr(getattr(runner, "model_state", None), "encoder_runner", None)
+            manager = getattr(encoder, "cudagraph_manager", None)
+        if manager is not None and manager.is_captured():
+            model = runner.get_model()
+            register_encoder(lambda *items: manager.execute(model.encoder_kwargs(*items)))
+
+    def count_parameters(self) -> dict[str, int]:
+        """What this process holds of the model, by the names of its parts."""
+        parts = self.model_runner.get_model().named_children()
+        counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts}
+        return {name: count for name, count in counts.items() if count}
 
     def describe_model(self) -> str:
         """Module and name of the class that really runs, the proof that it is ours."""

@@ -15,14 +15,21 @@ _encoders: list[Encode] = []
 
 
 def register_encoder(encode: Encode) -> None:
-    """Args: encode: uint8 patches of one item (see `VisualItem`) and its grid -> its embedding."""
+    """Args: encode: uint8 patches of items of one kind (see `VisualItem`), their grids -> their
+    embeddings.
+    """
     _encoders[:] = [encode]
 
 
 def encode_patches(patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """(tokens, width) on the model's device."""
-    (embedding,) = _encoders[0](patches, [grid])
+    (embedding,) = encode_batch(patches, [grid])
     return embedding
+
+
+def encode_batch(patches: torch.Tensor, grids: Sequence[tuple[int, int]]) -> Sequence[torch.Tensor]:
+    """One (tokens, width) for each grid, on the model's device."""
+    return _encoders[0](patches, grids)
 
 
 class EncodeClock:

@@ -22,7 +22,7 @@ from server.engine import EngineDead
 from server.metrics import Metrics
 from server.profiler import allow_tracing
 from server.settings import EMBEDDED_MODEL, Settings
-from server.state import Backend, ServerState
+from server.state import Backend, EncoderBackend, ServerState
 
 if TYPE_CHECKING:  # imports vLLM
     from server.vllm_engine import VllmEngine
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_S = 1.0
 _CUT_AFTER_S = 5
+_MAX_BATCH_TOKENS = 4096  # of an encoder; all of its memory beside the weights grows with them
 
 
 def serve(settings: Settings) -> int:
@@ -115,13 +116,16 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-async def _load_backend(settings: Settings, model: str, metrics: Metrics) -> Backend:
+async def _load_backend(
+    settings: Settings, model: str, metrics: Metrics
+) -> Backend | EncoderBackend:
     from server.vllm_engine import start_engine
 
     profile_dir = settings.server.profile_dir
     engine = await start_engine(model, settings.engine, settings.cache, profile_dir)
+    assemble = _assemble_encoder if settings.engine.role == "encoder" else _assemble
     try:
-        backend = _assemble(settings, model, engine, metrics)
+        backend = assemble(settings, model, engine, metrics)
     except BaseException:
         await engine.shutdown()
         raise
@@ -172,6 +176,28 @@ def _assemble(settings: Settings, model: str, engine: "VllmEngine", metrics: Met
             timeout_s=settings.grammar.compile_timeout_s,
             max_bytes=settings.grammar.compile_max_bytes,
         ),
+    )
+
+
+def _assemble_encoder(
+    settings: Settings, model: str, engine: "VllmEngine", metrics: Metrics
+) -> EncoderBackend:
+    from multimodal.preprocessor_config import load_preprocessor_config
+    from server.encode_queue import EncodeQueue
+
+    info, cache = engine.model_info, engine.cache
+    logger.info("encoding for %s (%s)", info.name, info.implementation)
+    max_batch_tokens = settings.engine.max_num_batched_tokens or _MAX_BATCH_TOKENS
+    return EncoderBackend(
+        engine=engine,
+        queue=EncodeQueue(
+            engine.encode_items,
+            cache.tiers.contains,
+            max_batch_tokens,
+            metrics.observe_encoded_batch,
+        ),
+        preprocessor=load_preprocessor_config(model, settings.engine.revision),
+        namespace=cache.config.namespace,
     )
 
 

@@ -5,6 +5,7 @@ everything else is handed the object, or a value from it.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -287,7 +288,47 @@ class EngineSettings(_Group):
     cudagraph_mm_encoder: bool = Field(
         default=False, description="Run the vision tower from CUDA graphs; not on a CPU."
     )
+    role: Literal["both", "encoder", "language"] = Field(
+        default="both",
+        description="What of the model this process runs: only the vision tower (`encoder`), for "
+        "processes that run only the language model (`language`). They share a vision cache.",
+    )
+    encoder_url: str | None = Field(
+        default=None,
+        validate_default=True,
+        description="Where a `language` process finds its encoder process: http://HOST:PORT.",
+    )
     seed: int = Field(default=0, ge=0, description="Seed of the engine's random numbers.")
+
+    @field_validator("role")
+    @classmethod
+    def _check_role(cls, role: str, others: ValidationInfo) -> str:
+        given = others.data  # without those that are wrong themselves
+        if role == "encoder":
+            if given.get("pipeline_parallel_size", 1) > 1:
+                raise ValueError("an encoder has no pipeline: pipeline_parallel_size must be 1")
+            if given.get("tensor_parallel_size", 1) > 1 and _shares_weights(given):
+                raise ValueError("an encoder shares no layers: mm_encoder_tp_mode must be data")
+        if role == "language" and given.get("cudagraph_mm_encoder"):
+            raise ValueError("has no vision tower for cudagraph_mm_encoder")
+        return role
+
+    @field_validator("encoder_url")
+    @classmethod
+    def _check_encoder_url(cls, url: str | None, others: ValidationInfo) -> str | None:
+        role = others.data.get("role")
+        if role == "language" and url is None:
+            raise ValueError("the role `language` needs it")
+        if url is not None:
+            if role != "language":
+                raise ValueError("only the role `language` has an encoder elsewhere")
+            if not re.fullmatch(r"https?://[^/?#\s@]+/?", url):
+                raise ValueError("must be http://HOST:PORT")
+        return url
+
+
+def _shares_weights(given: Mapping[str, Any]) -> bool:
+    return bool(given.get("mm_encoder_tp_mode", "weights") == "weights")
 
 
 class CacheSettings(_Group):

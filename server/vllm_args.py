@@ -51,13 +51,14 @@ def engine_args(
         "pipeline_parallel_size": settings.pipeline_parallel_size,
         "enable_expert_parallel": settings.enable_expert_parallel,
         "enforce_eager": settings.enforce_eager,
+        **_role_args(settings),
         "mm_encoder_tp_mode": settings.mm_encoder_tp_mode,
         "mm_encoder_attn_backend": _attn_backend(settings.mm_encoder_attn_backend),
         "compilation_config": _compilation_config(settings),
         "seed": settings.seed,
     }
     given = {name: value for name, value in args.items() if value is not None}
-    defaults = _cpu_defaults() if is_cpu(settings) else {}
+    defaults = _cpu_defaults(settings) if is_cpu(settings) else {}
     return AsyncEngineArgs(
         **(defaults | given),
         # Items carry our own keys; vLLM's processor cache would mirror them in two processes.
@@ -70,7 +71,8 @@ def engine_args(
         ec_transfer_config=ECTransferConfig(
             ec_connector="VisionCacheConnector",
             ec_connector_module_path="multimodal.vllm_cache_connector",
-            ec_role="ec_consumer",
+            # an `ec_producer` has no language model, and vLLM measures its encoder at start
+            ec_role="ec_producer" if settings.role == "encoder" else "ec_consumer",
             ec_connector_extra_config=cache.to_dict(),
         ),
         ec_manager_config=EncoderCacheManagerConfig(
@@ -79,6 +81,13 @@ def engine_args(
         ),
         profiler_config=_profiler_config(profile_dir),
     )
+
+
+def _role_args(settings: EngineSettings) -> dict[str, Any]:
+    """A language model without a vision tower takes embeddings: from the vision cache."""
+    if settings.role == "language":
+        return {"limit_mm_per_prompt": {"image": 0, "video": 0}, "enable_mm_embeds": True}
+    return {}
 
 
 def _attn_backend(name: str | None) -> str | None:
@@ -107,14 +116,15 @@ def _profiler_config(directory: Path | None) -> ProfilerConfig:
     )
 
 
-def _cpu_defaults() -> dict[str, Any]:
+def _cpu_defaults(settings: EngineSettings) -> dict[str, Any]:
     """No compilation, small batches, a KV cache of stated size.
 
     vLLM would claim 92 % of the memory, and touches all of it at start. 2 GiB hold 18,000 tokens of
     the 2B model; the context is cut to what fits.
     """
     return {
-        "max_model_len": _FIT_MEMORY,
+        # there is no KV cache without a language model
+        "max_model_len": None if settings.role == "encoder" else _FIT_MEMORY,
         "max_num_seqs": 32,
         "max_num_batched_tokens": 2048,
         "kv_cache_memory_bytes": min(psutil.virtual_memory().available // 4, 2 * _GIB),

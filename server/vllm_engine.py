@@ -2,9 +2,10 @@
 
 import asyncio
 import gc
+import logging
 import os
 import socket
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,12 +23,14 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
 
 from multimodal.checkpoint_files import read_checkpoint_json
-from multimodal.known_items import KnownItems
+from multimodal.known_items import AllKnown, KnownItems
 from multimodal.patch_handover import PatchHandover
 from multimodal.vision_cache import VisionCacheConfig
 from multimodal.vllm_input import engine_input
 from server.cache_config import vision_cache_config
 from server.cache_metrics import CacheMetrics
+from server.encode_queue import Call
+from server.encoder_client import EncoderClient
 from server.engine import (
     EngineDead,
     EngineRequest,
@@ -42,6 +45,8 @@ from server.patch_supply import PatchSupply
 from server.settings import CacheSettings, EngineSettings
 from server.token_bytes import token_bytes
 from server.vllm_args import engine_args, is_cpu, num_workers, set_engine_environment
+
+logger = logging.getLogger(__name__)
 
 _RANDOM_WEIGHTS_KEY = "qwen3vl_serve_random_weights"  # written by demo.random_checkpoint
 _FINISH_REASONS: Mapping[str, FinishReason] = {
@@ -62,13 +67,16 @@ class VllmEngine:
         model_info: ModelInfo,
         cache: "VisionCache",
         run_folder: TemporaryDirectory[str],
+        encoder: EncoderClient | None = None,
     ) -> None:
         self._llm = llm
+        self._encoder = encoder
         self._run_folder = run_folder
         self._model_info = model_info
         self._token_bytes = token_bytes(llm.get_tokenizer())
         self._cache = cache
-        self._supply = PatchSupply(PatchHandover(cache.config.handover_dir), llm.abort)
+        handover = PatchHandover(cache.config.handover_dir)
+        self._supply = PatchSupply(handover, llm.abort, encoder)
         cache.on_report = self._read_report
 
     @property
@@ -102,6 +110,12 @@ class VllmEngine:
         except VLLMValidationError as error:
             raise InvalidSampling(str(error)) from error
 
+    async def encode_items(self, items: Sequence[Call]) -> Collection[str]:
+        """Of a process that only encodes; see `EncodeQueue`. Raises: EngineDead."""
+        with _engine_death():
+            rejected = await self._llm.collective_rpc("encode_items", args=(list(items),))
+        return set(rejected[0])
+
     async def check_health(self) -> None:
         with _engine_death():
             await self._llm.check_health()
@@ -126,6 +140,8 @@ class VllmEngine:
         if self._llm.output_handler is not None:
             self._llm.output_handler.cancel()
         await asyncio.to_thread(self._llm.shutdown)
+        if self._encoder is not None:
+            await self._encoder.close()
         self._run_folder.cleanup()
 
 
@@ -149,7 +165,7 @@ class VisionCache:
     def __init__(self, config: VisionCacheConfig) -> None:
         self.config = config
         self.tiers = config.open_tiers()
-        self.known_items = KnownItems(self.tiers)
+        self.known_items = (KnownItems if config.has_encoder else AllKnown)(self.tiers)
         self.metrics = CacheMetrics()
         self.on_report: Callable[[Mapping[str, Any]], None] = lambda report: None
 
@@ -209,6 +225,10 @@ async def start_engine(
         await llm.collective_rpc("end_with_server", args=(socket.gethostname(), os.getpid()))
         await llm.collective_rpc("keep_seeds")
         await llm.collective_rpc("make_stage_input")
+        if settings.cudagraph_mm_encoder:
+            await llm.collective_rpc("use_vision_graphs")
+        counts = (await llm.collective_rpc("count_parameters"))[0]
+        logger.info("parameters here: %s", ", ".join(f"{n} {m:,}" for n, m in counts.items()))
         implementation = (await llm.collective_rpc("describe_model"))[0]
         if not implementation.startswith("model_executor."):
             raise RuntimeError(
@@ -224,7 +244,10 @@ async def start_engine(
         implementation=implementation,
         random_weights=_has_random_weights(model, settings.revision),
     )
-    return VllmEngine(llm, model_info, cache, run_folder)
+    encoder = None
+    if settings.encoder_url is not None:
+        encoder = EncoderClient(settings.encoder_url, config.namespace)
+    return VllmEngine(llm, model_info, cache, run_folder, encoder)
 
 
 def _start_in_one_process(args: AsyncEngineArgs, stat_loggers: list[StatLoggerFactory]) -> AsyncLLM:

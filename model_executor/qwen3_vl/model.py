@@ -126,7 +126,11 @@ class Qwen3VLForConditionalGeneration(
             )
         if not isinstance(self.visual, StageMissingLayer):
             register_encoder(self._encode_items)
-        has_levels = get_pp_group().is_first_rank and not isinstance(self.visual, StageMissingLayer)
+        takes_embeddings = (
+            self.model_config.supports_multimodal_inputs
+            and not self.multimodal_config.mm_encoder_only
+        )
+        has_levels = get_pp_group().is_first_rank and takes_embeddings
         self.deepstack = DeepstackBuffer(
             vllm_config.scheduler_config.max_num_batched_tokens,
             len(vision.deepstack_visual_indexes) if has_levels else 0,
@@ -245,7 +249,9 @@ class Qwen3VLForConditionalGeneration(
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         if self.quant_config is None:
-            weights = checked_weights(self.config, weights)
+            is_vision_only = isinstance(self.language_model, StageMissingLayer)
+            prefix = "model.visual." if is_vision_only else ""
+            weights = checked_weights(self.config, weights, prefix)
         loaded: set[str] = AutoWeightsLoader(self).load_weights(weights, mapper=HUB_TO_VLLM)
         return loaded
 

@@ -58,6 +58,14 @@ class VisionGraphs(SupportsEncoderCudaGraph):
             max_frames_per_video=self.get_max_frames_per_video(),
         )
 
+    def encoder_kwargs(self, patches: torch.Tensor, grids: Sequence[Grid]) -> dict[str, Any]:
+        """Items of one kind as `embed_multimodal` takes them."""
+        is_image = patches.shape[-1] == self.visual.patch_embed.frame_size
+        modality = "image" if is_image else "video"
+        grid_thw = torch.tensor([(1, *grid) for grid in grids])
+        patches = patches.to(self.visual.device, non_blocking=True)
+        return {_PATCHES[modality]: patches, f"{modality}_grid_thw": grid_thw}
+
     def get_input_modality(self, mm_kwargs: Mapping[str, Any]) -> str:
         return next(name for name in _MODALITIES if _PATCHES[name] in mm_kwargs)
 
