@@ -20,6 +20,7 @@ from server.errors import EncoderUnavailable
 
 _MAX_WAIT_S = 100.0
 _RETRY_INTERVAL_S = 0.1
+_MAX_ENCODING = 8  # requests whose patches are held here while the encoder process is at work
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class PatchSupply:
         self._handover = handover
         self._abort = abort
         self._encoder = encoder
+        self._encoding = asyncio.Semaphore(_MAX_ENCODING)
         self._by_key: defaultdict[str, list[Supplied]] = defaultdict(list)
         self._tasks: set[asyncio.Task[None]] = set()
         self._put: set[str] = set()  # keys whose patches may still lie there
@@ -87,10 +89,11 @@ class PatchSupply:
     async def _supply(self, supplied: Supplied, keys: Collection[str]) -> None:
         request = supplied.request
         try:
-            patches = await _load(supplied, keys)
             if self._encoder is not None:
-                await _encode(self._encoder, request, patches)
+                async with self._encoding:
+                    await _encode(self._encoder, request, await _load(supplied, keys))
                 return
+            patches = await _load(supplied, keys)
             for key in keys:
                 await asyncio.to_thread(self._handover.put, key, patches[key])
                 self._put.add(key)

@@ -29,6 +29,19 @@ def test_the_settings_of_the_vision_tower_are_handed_on() -> None:
     assert args.compilation_config.cudagraph_mm_encoder
 
 
+def test_a_language_process_takes_embeddings_and_nothing_else() -> None:
+    args = make_args(role="language", encoder_url="http://encoder:1")
+    assert args.limit_mm_per_prompt == {"image": 0, "video": 0}
+    assert args.enable_mm_embeds
+    assert args.ec_transfer_config.ec_role == "ec_consumer"
+
+
+def test_an_encoder_process_only_encodes() -> None:
+    args = make_args(role="encoder")
+    assert args.ec_transfer_config.is_encode_only
+    assert not args.limit_mm_per_prompt
+
+
 @pytest.mark.parametrize("name", ["TORCH_SDPA", "torch_sdpa"])
 def test_an_attention_back_end_has_vllm_s_name_in_any_case(name: str) -> None:
     assert make_args(mm_encoder_attn_backend=name).mm_encoder_attn_backend == "TORCH_SDPA"
