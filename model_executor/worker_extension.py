@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from threading import Thread
@@ -10,10 +11,13 @@ from typing import Any
 
 import psutil
 from vllm.distributed import get_pp_group, get_tensor_model_parallel_rank
+from vllm.distributed.ec_transfer import get_ec_transfer
 
 from model_executor.node_watch import watch_nodes
 from model_executor.speculative_sampling import repair_expansion
 from model_executor.weight_checksum import checksum_weights
+from multimodal.vision_worker import register_encoder
+from multimodal.vllm_cache_worker import EncodeCall
 
 _WATCH_INTERVAL_S = 1.0
 
@@ -96,6 +100,27 @@ class WorkerExtension:
             "tensor_parallel_rank": get_tensor_model_parallel_rank(),
         }
         return ranks | asdict(found)
+
+    def encode_items(self, items: Sequence[EncodeCall]) -> list[str]:
+        """For a process that only encodes; see `WorkerCache.encode`."""
+        return get_ec_transfer().encode(items)
+
+    def use_vision_graphs(self) -> None:
+        """Encode in CUDA graphs, if there are any, also what vLLM's runner does not encode."""
+        runner = self.model_runner
+        manager = getattr(runner, "encoder_cudagraph_manager", None)
+        if manager is None:  # vLLM's newer runner; only the first pipeline stage has an encoder
+            encoder = getattr(getattr(runner, "model_state", None), "encoder_runner", None)
+            manager = getattr(encoder, "cudagraph_manager", None)
+        if manager is not None and manager.is_captured():
+            model = runner.get_model()
+            register_encoder(lambda *items: manager.execute(model.encoder_kwargs(*items)))
+
+    def count_parameters(self) -> dict[str, int]:
+        """What this process holds of the model, by the names of its parts."""
+        parts = self.model_runner.get_model().named_children()
+        counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts}
+        return {name: count for name, count in counts.items() if count}
 
     def describe_model(self) -> str:
         """Module and name of the class that really runs, the proof that it is ours."""

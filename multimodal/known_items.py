@@ -62,3 +62,13 @@ class KnownItems:
             if len(self._submitted) > _MAX_SUBMITTED:
                 self._submitted.popitem(last=False)
         return placed
+
+
+class AllKnown(KnownItems):
+    """For an engine without a vision tower, which never takes patches: it only asks for them."""
+
+    def was_submitted(self, key: str) -> bool:
+        return True
+
+    def _submit_one(self, placed: PlacedItem) -> PlacedItem:
+        return replace(placed, item=replace(placed.item, patches=None))

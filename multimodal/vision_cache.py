@@ -17,6 +17,8 @@ class VisionCacheConfig:
     Attributes:
         namespace: hex digits for all that an embedding depends on besides the item itself.
         handover_dir: where patches are put that the engine asks for.
+        has_encoder: whether the engine has the vision tower. If not, another process encodes, and
+            puts embeddings into a tier that both have.
         host_dir, disk_dir: the tiers' directories; None for no such tier.
         host_bytes, disk_bytes: their budgets.
     """
@@ -27,6 +29,7 @@ class VisionCacheConfig:
     host_bytes: int = 0
     disk_dir: str | None = None
     disk_bytes: int = 0
+    has_encoder: bool = True
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -153,19 +153,22 @@ class VisionTiers:
         key: str,
         embedding: torch.Tensor | Callable[[], torch.Tensor],
         num_bytes: int | None = None,
-    ) -> None:
+    ) -> bool:
         """Queue an embedding for every tier. Returns at once; dropped before `start`.
+
+        However large one embedding is, it is queued if nothing else is pending.
 
         Args:
             embedding: as `write_entry` takes it, and never changed again; or what returns it, to be
                 called in the writing thread, once or not at all.
             num_bytes: of the embedding; needed with a callable.
+        Returns: whether it is queued, now or by an earlier call.
         """
         if isinstance(embedding, torch.Tensor):
             num_bytes = embedding.nbytes
         if num_bytes is None:
             raise ValueError("num_bytes is needed for an embedding that is still to be made")
-        self._enqueue(_Write(key, embedding, num_bytes, self._tiers))
+        return self._enqueue(_Write(key, embedding, num_bytes, self._tiers))
 
     def observe_encoding(self, num_bytes: int, seconds: float) -> None:
         """Take note of how long the vision tower took for embeddings of `num_bytes`."""
@@ -227,17 +230,20 @@ class VisionTiers:
                 encode_rate / 1e6,
             )
 
-    def _enqueue(self, write: _Write) -> None:
+    def _enqueue(self, write: _Write) -> bool:
+        """Whether it is queued."""
         with self._lock:
             if write.key in self._pending_keys:
-                return
+                return True
             pending_bytes = self._pending_bytes + write.num_bytes
-            if not self._is_accepting or pending_bytes > self._max_pending_bytes:
+            is_full = self._pending_bytes > 0 and pending_bytes > self._max_pending_bytes
+            if not self._is_accepting or is_full:
                 self._num_dropped += 1
-                return
+                return False
             self._pending_bytes = pending_bytes
             self._pending_keys.add(write.key)
             self._writes.put(write)
+            return True
 
     def _run(self) -> None:
         for tier in self._tiers:

@@ -17,7 +17,9 @@ _encoders: list[Encode] = []
 
 
 def register_encoder(encode: Encode) -> None:
-    """Args: encode: uint8 patches of items (see `VisualItem`), grids, adapters -> embeddings."""
+    """Args: encode: uint8 patches of items of one kind (see `VisualItem`), grids, adapters ->
+    embeddings.
+    """
     _encoders[:] = [encode]
 
 
@@ -26,8 +28,17 @@ def encode_patches(
 ) -> torch.Tensor:
     """(tokens, width) on the model's device. Args: lora_int_id: None if there are no adapters."""
     lora_int_ids = None if lora_int_id is None else [lora_int_id]
-    (embedding,) = _encoders[0](patches, [grid], lora_int_ids)
+    (embedding,) = encode_batch(patches, [grid], lora_int_ids)
     return embedding
+
+
+def encode_batch(
+    patches: torch.Tensor,
+    grids: Sequence[tuple[int, int]],
+    lora_int_ids: Sequence[int] | None = None,
+) -> Sequence[torch.Tensor]:
+    """One (tokens, width) for each grid, on the model's device."""
+    return _encoders[0](patches, grids, lora_int_ids)
 
 
 class EncodeClock:
@@ -39,18 +50,20 @@ class EncodeClock:
 
     def run(self, encode: Callable[[], torch.Tensor], device: torch.device) -> torch.Tensor:
         """Call `encode`, which makes embeddings on `device`."""
-        if device.type != "cuda":
-            started_s = time.perf_counter()
-            embeddings = encode()
-            self._add(embeddings.nbytes, time.perf_counter() - started_s)
-            return embeddings
-        make_event: Any = torch.cuda.Event
-        begin, end = make_event(enable_timing=True), make_event(enable_timing=True)
-        begin.record()
+        started = self.start(device)
         embeddings = encode()
-        end.record()
-        self._on_gpu.append((begin, end, embeddings.nbytes))
+        self.stop(started, embeddings.nbytes)
         return embeddings
+
+    def start(self, device: torch.device) -> Any:
+        """For `stop`, when embeddings have been made on `device`."""
+        return time.perf_counter() if device.type != "cuda" else _record_event()
+
+    def stop(self, started: Any, num_bytes: int) -> None:
+        if isinstance(started, float):
+            self._add(num_bytes, time.perf_counter() - started)
+        else:
+            self._on_gpu.append((started, _record_event(), num_bytes))
 
     def take(self) -> tuple[int, float]:
         """Bytes of embeddings and seconds since the last call."""
@@ -64,6 +77,13 @@ class EncodeClock:
     def _add(self, num_bytes: int, seconds: float) -> None:
         self._num_bytes += num_bytes
         self._seconds += seconds
+
+
+def _record_event() -> Any:
+    make_event: Any = torch.cuda.Event
+    event = make_event(enable_timing=True)
+    event.record()
+    return event
 
 
 encode_clock = EncodeClock()

@@ -6,6 +6,7 @@ engine. It stores nevertheless: V1 runners call `save_caches` in any role, V2 ru
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from vllm.v1.request import Request
 from multimodal.patch_handover import PatchHandover
 from multimodal.vision_cache import VisionCacheConfig, running_tiers
 from multimodal.vllm_cache_scheduler import SchedulerCache, StepLoads, register_cache
-from multimodal.vllm_cache_worker import WorkerCache, WorkerReport
+from multimodal.vllm_cache_worker import EncodeCall, WorkerCache, WorkerReport
 
 
 class VisionCacheStats(ECConnectorStats):
@@ -112,6 +113,10 @@ class VisionCacheConnector(ECConnectorBase):
         self, encoder_cache: dict[str, torch.Tensor], mm_hash: str, **kwargs: Any
     ) -> None:
         self._worker.store(mm_hash, encoder_cache[mm_hash])
+
+    def encode(self, items: Sequence[EncodeCall]) -> list[str]:
+        """Of a process that only encodes: see `WorkerCache.encode`."""
+        return self._worker.encode(items)
 
     def build_connector_worker_meta(self) -> WorkerReport | None:
         return self._worker.report()

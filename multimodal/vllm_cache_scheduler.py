@@ -275,7 +275,9 @@ class SchedulerCache:
             self._failed |= fetch.waiters
         if now >= fetch.next_look_at:
             fetch.next_look_at = now + _LOOK_INTERVAL_S
-            fetch.reading = self._threads.submit(self._take_patches, fetch.key, fetch.grid)
+            fetch.reading = self._threads.submit(
+                self._look_again, fetch.key, fetch.num_rows, fetch.grid
+            )
 
     def _leave(self, fetch: _Fetch, request_id: str) -> None:
         fetch.waiters.discard(request_id)
@@ -305,11 +307,12 @@ class SchedulerCache:
             return None
         return Found(embedding, entry.tier)
 
-    def _take_patches(self, key: str, grid: Grid) -> Found | None:
+    def _look_again(self, key: str, num_rows: int, grid: Grid) -> Found | None:
+        """Where the server's answer comes: patches, or what another process has made of them."""
         patches = self._handover.take(key)
-        if patches is None or patches.shape[0] != grid[0] * grid[1]:
-            return None
-        return Found(Patches(patches, grid), "encoded")
+        if patches is not None and patches.shape[0] == grid[0] * grid[1]:
+            return Found(Patches(patches, grid), "encoded")
+        return self._load(key, num_rows) if self._tiers.contains(key) else None
 
     # ---- statistics
 

@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -13,8 +13,10 @@ from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
 from vllm.platforms import current_platform
 
 from multimodal.vision_tiers import VisionTiers
-from multimodal.vision_worker import encode_clock, encode_patches
+from multimodal.vision_worker import encode_batch, encode_clock, encode_patches
 from multimodal.vllm_cache_scheduler import StepLoads
+
+EncodeCall = tuple[str, int, int, bytes]  # key, grid (h, w), uint8 patches one after another
 
 _REPORT_INTERVAL_S = 0.25
 _OUR_KEY = re.compile(r"[0-9a-f]{64}")  # stock vLLM puts a LoRA's name before it
@@ -50,13 +52,30 @@ class WorkerCache:
             encoder_cache[key] = encode_patches(item.patches, item.grid, item.lora_int_id)
             self.store(key, encoder_cache[key])
 
-    def store(self, key: str, embedding: torch.Tensor) -> None:
-        """The tiers are written in the background, from a copy if the embedding is on a GPU."""
+    @torch.inference_mode()
+    def encode(self, items: Sequence[EncodeCall]) -> list[str]:
+        """Encode items of one kind at once, for the tiers alone.
+
+        Returns: keys that were not queued for the tiers: too much is being written.
+        """
+        patches = torch.frombuffer(bytearray().join(item[3] for item in items), dtype=torch.uint8)
+        grids = [(h, w) for _, h, w, _ in items]
+        embeddings = encode_batch(patches.view(sum(h * w for h, w in grids), -1), grids)
+        stored = [
+            (item[0], self.store(item[0], embedding))
+            for item, embedding in zip(items, embeddings, strict=True)
+        ]
+        return [key for key, is_queued in stored if not is_queued]
+
+    def store(self, key: str, embedding: torch.Tensor) -> bool:
+        """The tiers are written in the background, from a copy if the embedding is on a GPU.
+
+        Returns: whether the embedding was queued, or nobody need do so here.
+        """
         if not self._stores or not _OUR_KEY.fullmatch(key):
-            return
+            return True
         if embedding.device.type == "cpu":
-            self._tiers.store(key, embedding)
-            return
+            return self._tiers.store(key, embedding)
         copy = torch.empty(embedding.shape, dtype=embedding.dtype, pin_memory=True)
         copy.copy_(embedding, non_blocking=True)
         copied: Any = torch.Event("cuda")
@@ -66,7 +85,7 @@ class WorkerCache:
             copied.synchronize()
             return copy
 
-        self._tiers.store(key, wait, num_bytes=copy.nbytes)
+        return self._tiers.store(key, wait, num_bytes=copy.nbytes)
 
     def report(self) -> WorkerReport | None:
         """After each step; None if there is nothing new to say."""

@@ -14,6 +14,8 @@ from starlette.types import ASGIApp
 from server.anthropic.dialect import AnthropicDialect
 from server.anthropic.errors import describe_error as describe_anthropic_error
 from server.chat_dialect import ChatDialect
+from server.encode_endpoint import EncodeEndpoint
+from server.encode_request import ENCODE_PATH
 from server.endpoint import GenerationEndpoint
 from server.lora_routes import build_lora_router
 from server.request_scope import RequestScope, error_response
@@ -21,13 +23,14 @@ from server.responses.dialect import ResponsesDialect
 from server.responses.routes import build_responses_router
 from server.responses.store import ResponseStore
 from server.routes import build_router
-from server.state import Backend, ServerState
+from server.state import Backend, EncoderBackend, ServerState
 from server.text_dialect import TextDialect
 from server.token_endpoints import TokenEndpoint, count_message, detokenize, tokenize
 
 
 def create_app(
-    state: ServerState, load_backend: Callable[[], Awaitable[Backend]] | None = None
+    state: ServerState,
+    load_backend: Callable[[], Awaitable[Backend | EncoderBackend]] | None = None,
 ) -> FastAPI:
     """The application around `state`.
 
@@ -77,6 +80,8 @@ def _list_routes(state: ServerState, responses: ResponseStore) -> list[BaseRoute
         "/tokenize": TokenEndpoint(state, tokenize),
         "/detokenize": TokenEndpoint(state, detokenize),
     }
+    if state.settings.engine.role == "encoder":
+        endpoints[ENCODE_PATH] = EncodeEndpoint(state)
     return [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
 
 

@@ -11,6 +11,8 @@ ServeError
 │   └── UnsupportedContentType  the body is not declared as JSON, or is compressed
 └── ServerError
     ├── EngineFailed            the engine gave up on this request, and lives
+    ├── EncoderUnavailable      the encoder process did not encode what the request needs
+    ├── NotStored               of an encoder process: it encoded and could not store that
     ├── Overloaded              as many requests as allowed are being served, or too slowly
     └── NotReady                the model is loading, the engine asleep, or the server shutting down
 
@@ -103,6 +105,14 @@ class EngineFailed(ServerError):
     pass
 
 
+class EncoderUnavailable(ServerError):
+    pass
+
+
+class NotStored(ServerError):
+    pass
+
+
 class Overloaded(ServerError):
     pass
 
@@ -120,6 +130,8 @@ _STATUS: Mapping[type[Exception], int] = {
     PayloadTooLarge: 413,
     UnsupportedContentType: 415,
     EngineFailed: 500,
+    EncoderUnavailable: 503,
+    NotStored: 503,
     Overloaded: 503,
     NotReady: 503,
     InvalidOption: 400,

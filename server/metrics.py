@@ -138,6 +138,15 @@ class Metrics:
             ("pixels",),
             registry=registry,
         )
+        self._encoder_items = Counter(
+            "qwen3vl_encoder_items",
+            "Visual items that an encoder process has encoded for others.",
+            ("modality",),
+            registry=registry,
+        )
+        self._encoder_batches = Counter(
+            "qwen3vl_encoder_batches", "Batches of these items.", registry=registry
+        )
         self.media_bytes = Counter(
             "qwen3vl_media_bytes", "Encoded bytes of images and videos.", registry=registry
         )
@@ -159,6 +168,10 @@ class Metrics:
 
     def observe_media_stage(self, stage: str, seconds: float) -> None:
         self._media_stage_s.labels(stage).observe(seconds)
+
+    def observe_encoded_batch(self, modality: str, num_items: int) -> None:
+        self._encoder_items.labels(modality).inc(num_items)
+        self._encoder_batches.inc()
 
     @contextmanager
     def track_request(self) -> Iterator[RequestRecord]:

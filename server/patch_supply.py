@@ -1,19 +1,26 @@
-"""Patches for an engine that asks for them after all: of the request that waits, while it waits."""
+"""Patches for an engine that asks for them after all: of the request that waits, while it waits.
+
+They go to the engine itself, or, if it has no vision tower, to the encoder process.
+"""
 
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
 from multimodal.errors import MediaOverload
 from multimodal.patch_handover import PatchHandover
+from server.encoder_client import EncoderClient
 from server.engine import EngineRequest
+from server.errors import EncoderUnavailable
 
 _MAX_WAIT_S = 100.0
 _RETRY_INTERVAL_S = 0.1
+_MAX_ENCODING = 8  # requests whose patches are held here while the encoder process is at work
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +42,20 @@ class PatchSupply:
     Args:
         handover: that of an engine, by its index.
         abort: ends a request in its engine; called if its patches cannot be had.
+        encoder: encodes for the engines, which find the embeddings in the vision cache; None if
+            they have a vision tower themselves.
     """
 
-    def __init__(self, handover: Callable[[int], PatchHandover], abort: Abort) -> None:
+    def __init__(
+        self,
+        handover: Callable[[int], PatchHandover],
+        abort: Abort,
+        encoder: EncoderClient | None = None,
+    ) -> None:
         self._handover = handover
         self._abort = abort
+        self._encoder = encoder
+        self._encoding = asyncio.Semaphore(_MAX_ENCODING)
         self._by_key: defaultdict[str, list[Supplied]] = defaultdict(list)
         self._tasks: set[asyncio.Task[None]] = set()
         # engines in whose folder patches may still lie, by key
@@ -78,6 +94,10 @@ class PatchSupply:
     async def _supply(self, supplied: Supplied, keys: Collection[str], engine_index: int) -> None:
         request, handover = supplied.request, self._handover(engine_index)
         try:
+            if self._encoder is not None:
+                async with self._encoding:
+                    await _encode(self._encoder, request, await _load(supplied, keys))
+                return
             patches = await _load(supplied, keys)
             for key in keys:
                 await asyncio.to_thread(handover.put, key, patches[key])
@@ -86,14 +106,35 @@ class PatchSupply:
                     self._discard(key)
         except Exception as error:
             logger.warning("request %s: patches cannot be had: %r", request.request_id, error)
-            supplied.failure = error
-            await self._abort(request.request_id)
+            failed = [supplied]
+            if isinstance(error, EncoderUnavailable):  # it would be so for the others as well
+                failed += [other for key in keys for other in self._by_key.get(key, ())]
+            await self._fail(failed, error)
             self.ask(keys, engine_index)  # of another request that waits for the same
+
+    async def _fail(self, waiting: Iterable[Supplied], error: Exception) -> None:
+        for supplied in waiting:
+            if supplied.failure is None:
+                supplied.failure = error
+                await self._abort(supplied.request.request_id)
 
     def _discard(self, key: str) -> None:
         """Nobody waits for these patches any more."""
         for engine_index in self._put.pop(key, ()):
             self._handover(engine_index).discard(key)
+
+
+async def _encode(
+    encoder: EncoderClient, request: EngineRequest, patches: Mapping[str, torch.Tensor]
+) -> None:
+    """Raises: EncoderUnavailable."""
+    items = {placed.item.key: placed.item for placed in request.items}
+    try:
+        async with asyncio.TaskGroup() as encoding:
+            for key, its_patches in patches.items():
+                encoding.create_task(encoder.encode(replace(items[key], patches=its_patches)))
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 async def _load(supplied: Supplied, keys: Collection[str]) -> Mapping[str, torch.Tensor]:

@@ -24,7 +24,7 @@ from server.lora_adapters import LoraAdapters
 from server.metrics import Metrics
 from server.profiler import allow_tracing
 from server.settings import EMBEDDED_MODEL, Settings
-from server.state import Backend, ServerState
+from server.state import Backend, EncoderBackend, ServerState
 
 if TYPE_CHECKING:  # imports vLLM
     from server.vllm_engine import VllmEngine
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_S = 1.0
 CUT_AFTER_S = 5
+_MAX_BATCH_TOKENS = 4096  # of an encoder; all of its memory beside the weights grows with them
 
 
 def serve(settings: Settings) -> int:
@@ -150,15 +151,17 @@ async def load_backend(
     model: str,
     metrics: Metrics,
     start_engine: Callable[[], Awaitable["VllmEngine"]],
-) -> Backend:
+) -> Backend | EncoderBackend:
     engine = await start_engine()
+    assemble = _assemble_encoder if settings.engine.role == "encoder" else _assemble
     try:
-        backend = _assemble(settings, model, engine, metrics)
+        backend = assemble(settings, model, engine, metrics)
     except BaseException:
         await engine.shutdown()
         raise
     try:
-        await backend.adapters.load_configured()
+        if isinstance(backend, Backend):
+            await backend.adapters.load_configured()
     except BaseException:
         await backend.close()
         raise
@@ -210,6 +213,28 @@ def _assemble(settings: Settings, model: str, engine: "VllmEngine", metrics: Met
             max_bytes=settings.grammar.compile_max_bytes,
         ),
         adapters=LoraAdapters(engine, settings.engine),
+    )
+
+
+def _assemble_encoder(
+    settings: Settings, model: str, engine: "VllmEngine", metrics: Metrics
+) -> EncoderBackend:
+    from multimodal.preprocessor_config import load_preprocessor_config
+    from server.encode_queue import EncodeQueue
+
+    info, cache = engine.model_info, engine.cache
+    logger.info("encoding for %s (%s)", info.name, info.implementation)
+    max_batch_tokens = settings.engine.max_num_batched_tokens or _MAX_BATCH_TOKENS
+    return EncoderBackend(
+        engine=engine,
+        queue=EncodeQueue(
+            engine.encode_items,
+            cache.tiers.contains,
+            max_batch_tokens,
+            metrics.observe_encoded_batch,
+        ),
+        preprocessor=load_preprocessor_config(model, settings.engine.revision),
+        namespace=cache.config.namespace,
     )
 
 

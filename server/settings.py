@@ -6,6 +6,7 @@ everything else is handed the object, or a value from it.
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -363,6 +364,30 @@ class EngineSettings(_Group):
         default=False,
         description="Let every client put the engine to sleep, by `/sleep`; needs a GPU.",
     )
+    mm_encoder_tp_mode: Literal["weights", "data"] = Field(
+        default="weights",
+        description="What GPUs or processes that share each layer share of the vision tower: its "
+        "weights, or (`data`) the images and frames of a step, with all weights in each of them.",
+    )
+    mm_encoder_attn_backend: str | None = Field(
+        default=None,
+        min_length=1,
+        description="vLLM's name of the attention kernels of the vision tower, `FLASH_ATTN` for "
+        "example. Default: vLLM's choice.",
+    )
+    cudagraph_mm_encoder: bool = Field(
+        default=False, description="Run the vision tower from CUDA graphs; not on a CPU."
+    )
+    role: Literal["both", "encoder", "language"] = Field(
+        default="both",
+        description="What of the model this process runs: only the vision tower (`encoder`), for "
+        "processes that run only the language model (`language`). They share a vision cache.",
+    )
+    encoder_url: str | None = Field(
+        default=None,
+        validate_default=True,
+        description="Where a `language` process finds its encoder process: http://HOST:PORT.",
+    )
     seed: int = Field(default=0, ge=0, description="Seed of the engine's random numbers.")
     enable_lora: bool = Field(
         default=False, description="Take LoRA adapters, which requests name as their model."
@@ -406,6 +431,19 @@ class EngineSettings(_Group):
             raise ValueError(f"must be at least max_loras ({least})")
         return num_loras
 
+    @field_validator("enable_lora")
+    @classmethod
+    def _check_lora(cls, value: bool, others: ValidationInfo) -> bool:
+        """The rows of a picture must be where vLLM's layers expect its adapter."""
+        given = others.data
+        if value and given.get("role") != "both":
+            raise ValueError("needs both halves of the model: role must be both")
+        if value and given.get("cudagraph_mm_encoder"):
+            raise ValueError("cudagraph_mm_encoder must be off")
+        if value and not _shares_weights(given):
+            raise ValueError("mm_encoder_tp_mode must be weights")
+        return value
+
     @field_validator("lora_modules", "lora_dir")
     @classmethod
     def _check_lora_enabled(cls, value: object, others: ValidationInfo) -> object:
@@ -427,6 +465,36 @@ class EngineSettings(_Group):
         if node_rank >= nnodes:
             raise ValueError(f"must be below nnodes ({nnodes})")
         return node_rank
+
+    @field_validator("role")
+    @classmethod
+    def _check_role(cls, role: str, others: ValidationInfo) -> str:
+        given = others.data  # without those that are wrong themselves
+        if role == "encoder":
+            if given.get("pipeline_parallel_size", 1) > 1:
+                raise ValueError("an encoder has no pipeline: pipeline_parallel_size must be 1")
+            if given.get("tensor_parallel_size", 1) > 1 and _shares_weights(given):
+                raise ValueError("an encoder shares no layers: mm_encoder_tp_mode must be data")
+        if role == "language" and given.get("cudagraph_mm_encoder"):
+            raise ValueError("has no vision tower for cudagraph_mm_encoder")
+        return role
+
+    @field_validator("encoder_url")
+    @classmethod
+    def _check_encoder_url(cls, url: str | None, others: ValidationInfo) -> str | None:
+        role = others.data.get("role")
+        if role == "language" and url is None:
+            raise ValueError("the role `language` needs it")
+        if url is not None:
+            if role != "language":
+                raise ValueError("only the role `language` has an encoder elsewhere")
+            if not re.fullmatch(r"https?://[^/?#\s@]+/?", url):
+                raise ValueError("must be http://HOST:PORT")
+        return url
+
+
+def _shares_weights(given: Mapping[str, Any]) -> bool:
+    return bool(given.get("mm_encoder_tp_mode", "weights") == "weights")
 
 
 class CacheSettings(_Group):

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from multimodal.preprocessor_config import PreprocessorConfig
+from server.encode_queue import EncodeQueue
 from server.engine import Engine
-from server.errors import NotReady, Overloaded
+from server.errors import NotFound, NotReady, Overloaded
 from server.lora_adapters import LoraAdapters
 from server.media_fetch import MediaFetcher
 from server.metrics import metrics_of
@@ -50,6 +52,20 @@ class Backend:
             stack.push_async_callback(self.grammars.close)
 
 
+@dataclass(frozen=True, slots=True)
+class EncoderBackend:
+    """The same of a process that only encodes images and videos, for others."""
+
+    engine: Engine
+    queue: EncodeQueue
+    preprocessor: PreprocessorConfig
+    namespace: str
+
+    async def close(self) -> None:
+        await self.queue.close()
+        await self.engine.shutdown()
+
+
 class ServerState:
     """The life of the server: loading -> ready, or asleep -> draining.
 
@@ -66,7 +82,7 @@ class ServerState:
         self.metrics = metrics_of(registry)
         profile_dir = settings.server.profile_dir
         self.profiler = None if profile_dir is None else Profiler(profile_dir)
-        self.backend: Backend | None = None
+        self.backend: Backend | EncoderBackend | None = None
         self.load_failed = False
         self.engine_died = False
         self.is_draining = False
@@ -77,7 +93,7 @@ class ServerState:
         self._is_idle = asyncio.Event()
         self._is_idle.set()
 
-    async def load(self, load_backend: Callable[[], Awaitable[Backend]]) -> None:
+    async def load(self, load_backend: Callable[[], Awaitable[Backend | EncoderBackend]]) -> None:
         """Become ready. A failure is logged and kept: `/health` reports it."""
         try:
             self.backend = await load_backend()
@@ -140,7 +156,19 @@ class ServerState:
             await self.backend.close()
 
     def require_backend(self) -> Backend:
-        """Raises: NotReady."""
+        """Raises: NotReady; NotFound in a process that only encodes."""
+        backend = self._require_loaded()
+        if isinstance(backend, EncoderBackend):
+            raise NotFound("this process only encodes images and videos, for others", "encoder")
+        return backend
+
+    def require_encoder(self) -> EncoderBackend:
+        """Of a process that only encodes. Raises: NotReady."""
+        backend = self._require_loaded()
+        assert isinstance(backend, EncoderBackend)
+        return backend
+
+    def _require_loaded(self) -> Backend | EncoderBackend:
         if self.backend is None:
             raise NotReady("the model is not loaded", "not_ready")
         return self.backend
@@ -149,6 +177,12 @@ class ServerState:
     def accept(self) -> Iterator[Backend]:
         """A place among the requests being served. Raises: NotReady, Overloaded, at once."""
         backend = self.require_backend()
+        with self.take_place():
+            yield backend
+
+    @contextmanager
+    def take_place(self) -> Iterator[None]:
+        """One of `max_concurrent_requests`. Raises: NotReady, Overloaded."""
         if self._refusal is not None:
             raise NotReady(*self._refusal)
         limit = self.settings.server.max_concurrent_requests
@@ -157,7 +191,7 @@ class ServerState:
         self._num_accepted += 1
         self._is_idle.clear()
         try:
-            yield backend
+            yield
         finally:
             self._num_accepted -= 1
             if self._num_accepted == 0:
@@ -171,7 +205,7 @@ class ServerState:
 
     async def check_ready(self) -> None:
         """Raises: NotReady; EngineDead."""
-        backend = self.require_backend()
+        backend = self._require_loaded()
         if self._refusal is not None:
             raise NotReady(*self._refusal)
         await backend.engine.check_health()

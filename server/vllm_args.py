@@ -81,14 +81,19 @@ def engine_args(
         "speculative_config": settings.speculative_config,
         "enable_sleep_mode": settings.enable_sleep_mode,
         "sleep_preserve_parameter_names": _kept_asleep(settings),
+        **_role_args(settings),
+        "mm_encoder_tp_mode": settings.mm_encoder_tp_mode,
+        "mm_encoder_attn_backend": _attn_backend(settings.mm_encoder_attn_backend),
+        "compilation_config": _compilation_config(settings),
         "seed": settings.seed,
     }
     args |= _lora_args(settings)
     given = {name: value for name, value in args.items() if value is not None}
-    defaults = _cpu_defaults() if is_cpu(settings) else {}
+    defaults = _cpu_defaults(settings) if is_cpu(settings) else {}
     return AsyncEngineArgs(
         **(defaults | given),
-        max_model_len=_FIT_MEMORY,
+        # there is no KV cache without a language model
+        max_model_len=None if settings.role == "encoder" else _FIT_MEMORY,
         hf_overrides=dict(context.hf_overrides),
         # Items carry our own keys; vLLM's processor cache would mirror them in two processes.
         mm_processor_cache_gb=0,
@@ -101,7 +106,8 @@ def engine_args(
         ec_transfer_config=ECTransferConfig(
             ec_connector="VisionCacheConnector",
             ec_connector_module_path="multimodal.vllm_cache_connector",
-            ec_role="ec_consumer",
+            # an `ec_producer` has no language model, and vLLM measures its encoder at start
+            ec_role="ec_producer" if settings.role == "encoder" else "ec_consumer",
             ec_connector_extra_config=cache.to_dict(),
         ),
         ec_manager_config=EncoderCacheManagerConfig(
@@ -130,6 +136,27 @@ def _kept_asleep(settings: EngineSettings) -> list[str] | None:
     return ["draft.*"] if settings.enable_sleep_mode and settings.speculative_config else None
 
 
+def _role_args(settings: EngineSettings) -> dict[str, Any]:
+    """A language model without a vision tower takes embeddings: from the vision cache."""
+    if settings.role == "language":
+        return {"limit_mm_per_prompt": {"image": 0, "video": 0}, "enable_mm_embeds": True}
+    return {}
+
+
+def _attn_backend(name: str | None) -> str | None:
+    """Raises: ValueError for a back-end that the vision tower cannot run with here."""
+    known = [backend.name for backend in current_platform.get_supported_vit_attn_backends()]
+    if name is None or name.upper() in known:
+        return name and name.upper()
+    raise ValueError(
+        f"engine.mm_encoder_attn_backend: must be one of {', '.join(known)} (given: {name!r})"
+    )
+
+
+def _compilation_config(settings: EngineSettings) -> dict[str, Any] | None:
+    return {"cudagraph_mm_encoder": True} if settings.cudagraph_mm_encoder else None
+
+
 def _profiler_config(directory: Path | None) -> ProfilerConfig:
     """Until a profile is started, it costs nothing.
 
@@ -142,7 +169,7 @@ def _profiler_config(directory: Path | None) -> ProfilerConfig:
     )
 
 
-def _cpu_defaults() -> dict[str, Any]:
+def _cpu_defaults(settings: EngineSettings) -> dict[str, Any]:
     """No compilation, small batches, a KV cache of stated size.
 
     vLLM would claim 92 % of the memory, and touches all of it at start. 2 GiB hold 18,000 tokens of

@@ -6,7 +6,7 @@ from typing import Any
 from vllm.config import VllmConfig
 from vllm.v1.metrics.loggers import StatLoggerBase
 
-from multimodal.known_items import KnownItems
+from multimodal.known_items import AllKnown, KnownItems
 from multimodal.vision_cache import VisionCacheConfig
 from server.cache_metrics import CacheMetrics
 
@@ -23,7 +23,7 @@ class VisionCache:
     def __init__(self, config: VisionCacheConfig) -> None:
         self.config = config
         self.tiers = config.open_tiers()
-        self.known_items = KnownItems(self.tiers)
+        self.known_items = (KnownItems if config.has_encoder else AllKnown)(self.tiers)
         self.metrics = CacheMetrics()
         self.on_report: Callable[[int, Report], None] = lambda engine_index, report: None
         self.forward: Callable[[int, Report], None] = lambda engine_index, report: None

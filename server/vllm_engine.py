@@ -20,6 +20,8 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from multimodal.patch_handover import PatchHandover
 from multimodal.vllm_input import engine_input
+from server.encode_queue import Call
+from server.encoder_client import EncoderClient
 from server.engine import (
     AdapterRefused,
     EngineDead,
@@ -61,8 +63,10 @@ class VllmEngine:
         model_info: ModelInfo,
         cache: VisionCache,
         clean_up: Callable[[], None],
+        encoder: EncoderClient | None = None,
     ) -> None:
         self._llm = llm
+        self._encoder = encoder
         self._residence = WeightResidence(llm)
         self._clean_up = clean_up
         self._model_info = model_info
@@ -70,7 +74,7 @@ class VllmEngine:
         self._cache = cache
         self._lora_requests: dict[int, LoRARequest] = {}  # by number
         handover = partial(PatchHandover, cache.config.handover_dir)
-        self._supply = PatchSupply(handover, llm.abort)
+        self._supply = PatchSupply(handover, llm.abort, encoder)
         cache.on_report = self._read_report
 
     @property
@@ -150,6 +154,12 @@ class VllmEngine:
             return None
         return adapter.lora_int_id if adapter is not None and adapter.has_tower else 0
 
+    async def encode_items(self, items: Sequence[Call]) -> Collection[str]:
+        """Of a process that only encodes; see `EncodeQueue`. Raises: EngineDead."""
+        with _engine_death():
+            rejected = await self._llm.collective_rpc("encode_items", args=(list(items),))
+        return set(rejected[0])
+
     async def check_health(self) -> None:
         with _engine_death():
             await self._llm.check_health()
@@ -183,6 +193,8 @@ class VllmEngine:
         if self._llm.output_handler is not None:
             self._llm.output_handler.cancel()
         await asyncio.to_thread(self._llm.shutdown)
+        if self._encoder is not None:
+            await self._encoder.close()
         self._clean_up()
 
     def declare_dead(self) -> None:

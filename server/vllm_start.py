@@ -29,6 +29,7 @@ from multimodal.vision_cache import VisionCacheConfig
 from multimodal.vllm_input import use_plain_keys
 from server.cache_config import vision_cache_config
 from server.context_length import ContextLength, find_context_length
+from server.encoder_client import EncoderClient
 from server.engine import ModelInfo
 from server.report_exchange import ReportExchange
 from server.settings import EngineSettings, Settings, SettingsError
@@ -179,7 +180,7 @@ async def connect_engine(
         client: None if this process is the only one, and starts the engines.
         clean_up: called when the engine is shut down.
     """
-    cache = VisionCache(setup.cache)
+    settings, cache = setup.settings, VisionCache(setup.cache)
     shared: dict[str, Any] = {}
     if client is not None:
         exchange = ReportExchange(setup.run_folder, client.index, client.count, cache.read)
@@ -194,16 +195,16 @@ async def connect_engine(
         AsyncLLM.from_vllm_config, setup.config, stat_loggers=[cache.make_logger], **shared
     )
     try:
-        _check_context(setup, llm.model_config.max_model_len)
+        if settings.role != "encoder":
+            _check_context(setup, llm.model_config.max_model_len)
         if client is None or client.index == 0:
             server_pid = os.getpid() if client is None else client.server_pid
-            await _prepare_workers(llm, server_pid)
-        lora_targets = await _prepare_adapters(llm) if setup.settings.enable_lora else {}
+            await _prepare_workers(llm, settings, server_pid)
+        lora_targets = await _prepare_adapters(llm) if settings.enable_lora else {}
         implementation = await _find_implementation(llm)
     except BaseException:
         await asyncio.to_thread(llm.shutdown)
         raise
-    settings = setup.settings
     model_info = ModelInfo(
         name=settings.served_model_name or settings.model,
         max_model_len=llm.model_config.max_model_len,
@@ -211,7 +212,10 @@ async def connect_engine(
         random_weights=_has_random_weights(setup.model, settings.revision),
         lora_targets=lora_targets,
     )
-    return VllmEngine(llm, model_info, cache, clean_up)
+    encoder = None
+    if settings.encoder_url is not None:
+        encoder = EncoderClient(settings.encoder_url, setup.cache.namespace)
+    return VllmEngine(llm, model_info, cache, clean_up, encoder)
 
 
 def _check_context(setup: EngineSetup, max_model_len: int) -> None:
@@ -238,12 +242,16 @@ def _check_context(setup: EngineSetup, max_model_len: int) -> None:
     )
 
 
-async def _prepare_workers(llm: AsyncLLM, server_pid: int) -> None:
+async def _prepare_workers(llm: AsyncLLM, settings: EngineSettings, server_pid: int) -> None:
     await llm.collective_rpc("end_with_server", args=(socket.gethostname(), server_pid))
     await llm.collective_rpc("end_with_nodes")
     await llm.collective_rpc("keep_seeds")
     await llm.collective_rpc("make_stage_input")
     await llm.collective_rpc("repair_speculative_sampling")
+    if settings.cudagraph_mm_encoder:
+        await llm.collective_rpc("use_vision_graphs")
+    counts = (await llm.collective_rpc("count_parameters"))[0]
+    logger.info("parameters here: %s", ", ".join(f"{n} {m:,}" for n, m in counts.items()))
 
 
 async def _prepare_adapters(llm: AsyncLLM) -> dict[str, tuple[int, ...]]:

@@ -29,13 +29,20 @@ _FUSED_EXPERTS = re.compile(rf"\.mlp\.experts\.(gate_up_proj|down_proj)({_BLOCK_
 _ONE_EXPERT = re.compile(r"\.mlp\.experts\.\d+\.(gate|up|down)_proj\.weight$")
 
 
-def checked_weights(config: Any, weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+def checked_weights(
+    config: Any, weights: Weights, prefix: str = ""
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Pass on a checkpoint's tensors in the hub layout, experts turned to the hub's orientation.
+
+    Args:
+        prefix: of the tensors that are wanted; there may be others or not.
 
     Accepts experts fused in either orientation (the hub's, and the one transformers 5 saves) or one
     by one. Raises: ValueError naming the tensor that is unknown, misshapen, given twice or missing.
     """
-    expected = hub_tensors(config)
+    tensors = hub_tensors(config)
+    expected = {name: shape for name, shape in tensors.items() if name.startswith(prefix)}
+    weights = (named for named in weights if named[0].startswith(prefix))
     seen: set[str] = set()
     for name, tensor in _oriented_experts(config.text_config, expected, weights):
         if name in seen:

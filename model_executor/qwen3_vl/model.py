@@ -46,7 +46,8 @@ from model_executor.qwen3_vl.quantisation import (
     require_expert_kernels,
 )
 from model_executor.qwen3_vl.quantised_checkpoint import load_quantised
-from model_executor.qwen3_vl.vision import VisionTransformer
+from model_executor.qwen3_vl.vision import LayerOptions, VisionTransformer
+from model_executor.qwen3_vl.vision_graph import VisionGraphs
 from model_executor.weight_checksum import WeightChecksum, checksum_weights
 from multimodal.mrope import mrope_positions
 from multimodal.preprocessor_config import load_preprocessor_config
@@ -99,6 +100,7 @@ class DeepstackBuffer(nn.Module):
 )
 class Qwen3VLForConditionalGeneration(
     nn.Module,
+    VisionGraphs,
     SupportsMultiModal,
     SupportsLoRA,
     SupportsPP,
@@ -110,6 +112,7 @@ class Qwen3VLForConditionalGeneration(
 
     language_model_class: ClassVar[type[nn.Module]] = DenseLanguageModel
     language_architecture: ClassVar[str] = "Qwen3ForCausalLM"
+    supports_encoder_tp_data: ClassVar[bool] = True
     packed_modules_mapping: Any = _ATTENTION_PACKING | _MLP_PACKING
     hf_to_vllm_mapper = HUB_TO_VLLM
     num_redundant_experts = 0
@@ -145,12 +148,19 @@ class Qwen3VLForConditionalGeneration(
                 vision,
                 preprocessor.image_mean,
                 preprocessor.image_std,
-                quant_config=vllm_config.quant_config,
+                LayerOptions(
+                    vllm_config.quant_config,
+                    is_replicated=self.multimodal_config.mm_encoder_tp_mode == "data",
+                ),
                 prefix=maybe_prefix(prefix, "visual"),
             )
         if not isinstance(self.visual, StageMissingLayer):
             register_encoder(self._encode_items)
-        has_levels = get_pp_group().is_first_rank and not isinstance(self.visual, StageMissingLayer)
+        takes_embeddings = (
+            self.model_config.supports_multimodal_inputs
+            and not self.multimodal_config.mm_encoder_only
+        )
+        has_levels = get_pp_group().is_first_rank and takes_embeddings
         self.deepstack = DeepstackBuffer(
             vllm_config.scheduler_config.max_num_batched_tokens,
             len(vision.deepstack_visual_indexes) if has_levels else 0,
@@ -213,7 +223,7 @@ class Qwen3VLForConditionalGeneration(
         num_tokens = [h * w // merge_area for h, w in grids]
         if lora_int_ids is not None:
             select_tower_adapters(self.lora_manager, lora_int_ids, num_tokens, merge_area)
-        encoded = encode_clock.run(lambda: self.visual(patches, grids), self.visual.device)
+        encoded = encode_clock.run(lambda: self.visual.encode(patches, grids), self.visual.device)
         items = torch.split(encoded, num_tokens)
         # A view would keep the whole batch alive for as long as one of its items is cached.
         return [item.clone() for item in items] if len(items) > 1 else list(items)
@@ -282,7 +292,9 @@ class Qwen3VLForConditionalGeneration(
         if holds_quantised_weights(self.config, self.quant_config):
             loaded = load_quantised(self, self.config, self.quant_config, weights)
         else:
-            weights = checked_weights(self.config, weights)
+            is_vision_only = isinstance(self.language_model, StageMissingLayer)
+            prefix = "model.visual." if is_vision_only else ""
+            weights = checked_weights(self.config, weights, prefix)
             if self.num_redundant_experts:
                 weights = split_experts(weights)
             loaded = AutoWeightsLoader(self).load_weights(weights, mapper=HUB_TO_VLLM)

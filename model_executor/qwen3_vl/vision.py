@@ -29,6 +29,7 @@ from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 from vllm.model_executor.models.vision import (
     get_fp8_padded_hidden_size,
     get_vit_attn_backend,
+    run_dp_sharded_mrope_vision_model,
 )
 
 Grid = tuple[int, int]  # (h, w) in patches
@@ -106,11 +107,36 @@ def _load(parameter: nn.Parameter, values: torch.Tensor) -> None:
     load(parameter, values.to(parameter.dtype))
 
 
+@dataclass(frozen=True, slots=True)
+class LayerOptions:
+    """What all layers of a tower have in common.
+
+    Attributes:
+        is_replicated: every tensor-parallel rank has all weights (vLLM's `mm_encoder_tp_mode` is
+            `data`) instead of its share.
+    """
+
+    quant_config: QuantizationConfig | None
+    is_replicated: bool
+
+    @property
+    def tp_size(self) -> int:
+        """Ranks that share a layer."""
+        if self.is_replicated:
+            return 1
+        return _num_ranks()
+
+
+def _num_ranks() -> int:
+    size: int = parallel_state.get_tensor_model_parallel_world_size()
+    return size
+
+
 def _parallel_linear(
     linear_class: type[nn.Module],
     input_size: int,
     output_size: int,
-    quant_config: QuantizationConfig | None,
+    layers: "LayerOptions",
     prefix: str,
 ) -> nn.Module:
     """One of vLLM's tensor-parallel linears, with what all of the tower have in common."""
@@ -118,29 +144,28 @@ def _parallel_linear(
         input_size,
         output_size,
         bias=True,
-        quant_config=quant_config,
+        quant_config=layers.quant_config,
         return_bias=False,
         prefix=prefix,
+        disable_tp=layers.is_replicated,
     )
 
 
 class VisionMLP(nn.Module):
-    def __init__(
-        self, config: Qwen3VLVisionConfig, quant_config: QuantizationConfig | None, prefix: str
-    ) -> None:
+    def __init__(self, config: Qwen3VLVisionConfig, layers: LayerOptions, prefix: str) -> None:
         super().__init__()
         self.linear_fc1 = _parallel_linear(
             ColumnParallelLinear,
             config.hidden_size,
             config.intermediate_size,
-            quant_config,
+            layers,
             prefix=f"{prefix}.linear_fc1",
         )
         self.linear_fc2 = _parallel_linear(
             RowParallelLinear,
             config.intermediate_size,
             config.hidden_size,
-            quant_config,
+            layers,
             prefix=f"{prefix}.linear_fc2",
         )
         self.act_fn = get_act_fn(config.hidden_act)
@@ -152,28 +177,26 @@ class VisionMLP(nn.Module):
 class VisionAttention(nn.Module):
     """Full attention within each grid (an image, or one temporal patch of a video)."""
 
-    def __init__(
-        self, config: Qwen3VLVisionConfig, quant_config: QuantizationConfig | None, prefix: str
-    ) -> None:
+    def __init__(self, config: Qwen3VLVisionConfig, layers: LayerOptions, prefix: str) -> None:
         super().__init__()
-        tp_size = parallel_state.get_tensor_model_parallel_world_size()
         self.head_dim = dist_utils.divide(config.hidden_size, config.num_heads)
-        self.num_heads = dist_utils.divide(config.num_heads, tp_size)
+        self.num_heads = dist_utils.divide(config.num_heads, layers.tp_size)
         self.qkv = QKVParallelLinear(
             hidden_size=config.hidden_size,
             head_size=self.head_dim,
             total_num_heads=config.num_heads,
             total_num_kv_heads=config.num_heads,
             bias=True,
-            quant_config=quant_config,
+            quant_config=layers.quant_config,
             return_bias=False,
             prefix=f"{prefix}.qkv",
+            disable_tp=layers.is_replicated,
         )
         self.proj = _parallel_linear(
             RowParallelLinear,
             config.hidden_size,
             config.hidden_size,
-            quant_config,
+            layers,
             prefix=f"{prefix}.proj",
         )
         self.attn = MMEncoderAttention(
@@ -203,14 +226,12 @@ class VisionAttention(nn.Module):
 
 
 class VisionBlock(nn.Module):
-    def __init__(
-        self, config: Qwen3VLVisionConfig, quant_config: QuantizationConfig | None, prefix: str
-    ) -> None:
+    def __init__(self, config: Qwen3VLVisionConfig, layers: LayerOptions, prefix: str) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.hidden_size, eps=_LAYER_NORM_EPS)
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=_LAYER_NORM_EPS)
-        self.attn = VisionAttention(config, quant_config, prefix=f"{prefix}.attn")
-        self.mlp = VisionMLP(config, quant_config, prefix=f"{prefix}.mlp")
+        self.attn = VisionAttention(config, layers, prefix=f"{prefix}.attn")
+        self.mlp = VisionMLP(config, layers, prefix=f"{prefix}.mlp")
 
     def forward(self, x: torch.Tensor, metadata: "AttentionMetadata") -> torch.Tensor:
         x = x + self.attn(self.norm1(x), metadata)
@@ -227,7 +248,7 @@ class VisionPatchMerger(nn.Module):
     def __init__(
         self,
         config: Qwen3VLVisionConfig,
-        quant_config: QuantizationConfig | None,
+        layers: LayerOptions,
         prefix: str,
         use_postshuffle_norm: bool,
     ) -> None:
@@ -240,7 +261,7 @@ class VisionPatchMerger(nn.Module):
             ColumnParallelLinear,
             self.merged_size,
             self.merged_size,
-            quant_config,
+            layers,
             prefix=f"{prefix}.linear_fc1",
         )
         self.act_fn = nn.GELU()
@@ -248,7 +269,7 @@ class VisionPatchMerger(nn.Module):
             RowParallelLinear,
             self.merged_size,
             config.out_hidden_size,
-            quant_config,
+            layers,
             prefix=f"{prefix}.linear_fc2",
         )
 
@@ -282,31 +303,35 @@ class VisionTransformer(nn.Module):
         config: Qwen3VLVisionConfig,
         image_mean: Sequence[float],
         image_std: Sequence[float],
-        quant_config: QuantizationConfig | None = None,
+        layers: LayerOptions,
         prefix: str = "",
     ) -> None:
         super().__init__()
         self.config = config
+        self.spreads_items = layers.is_replicated and _num_ranks() > 1
         self.head_dim = config.hidden_size // config.num_heads
         self.rope_theta = config.rope_parameters["rope_theta"]
         self.deepstack_visual_indexes = list(config.deepstack_visual_indexes)
-        self.tp_size = parallel_state.get_tensor_model_parallel_world_size()
+        self.spatial_merge_size = config.spatial_merge_size
+        self.out_hidden_size = config.out_hidden_size * (1 + len(self.deepstack_visual_indexes))
+        self.tp_size = layers.tp_size
         self.attn_backend = get_vit_attn_backend(
             head_size=self.head_dim, dtype=torch.get_default_dtype()
         )
+        # asked here: while requests are served, vLLM has no current configuration
+        self.fp8_padded_hidden_size = get_fp8_padded_hidden_size(config.num_heads, self.head_dim)
         self.patch_embed = VisionPatchEmbed(config, image_mean, image_std)
         self.pos_embed = nn.Embedding(config.num_position_embeddings, config.hidden_size)
         self.blocks = nn.ModuleList(
-            VisionBlock(config, quant_config, prefix=f"{prefix}.blocks.{i}")
-            for i in range(config.depth)
+            VisionBlock(config, layers, prefix=f"{prefix}.blocks.{i}") for i in range(config.depth)
         )
         self.merger = VisionPatchMerger(
-            config, quant_config, prefix=f"{prefix}.merger", use_postshuffle_norm=False
+            config, layers, prefix=f"{prefix}.merger", use_postshuffle_norm=False
         )
         self.deepstack_merger_list = nn.ModuleList(
             VisionPatchMerger(
                 config,
-                quant_config,
+                layers,
                 prefix=f"{prefix}.deepstack_merger_list.{i}",
                 use_postshuffle_norm=True,
             )
@@ -317,11 +342,33 @@ class VisionTransformer(nn.Module):
     def device(self) -> torch.device:
         return self.pos_embed.weight.device
 
+    def encode(self, patches: torch.Tensor, grids: Sequence[Grid]) -> torch.Tensor:
+        """As `forward`. Ranks that have all weights each take some items and exchange the results.
+
+        All ranks must call it, with the same items. The result has a storage of its own.
+        """
+        if not self.spreads_items:
+            encoded: torch.Tensor = self(patches, grids)
+            return encoded
+        patches = patches.to(self.device, non_blocking=True)
+        return torch.cat(
+            run_dp_sharded_mrope_vision_model(self, patches, list(grids), rope_type="rope_3d")
+        )
+
     def forward(self, patches: torch.Tensor, grids: Sequence[Grid]) -> torch.Tensor:
         """Args: patches (N, 768 or 1536) uint8, all of one kind; grids (h, w), one per item."""
+        return self.encode_embedded(self.embed(patches, grids), self.attention_metadata(grids))
+
+    def embed(self, patches: torch.Tensor, grids: Sequence[Grid]) -> torch.Tensor:
+        """What the first block takes, (N, D): patches with their positions."""
         x = self.patch_embed(patches.to(self.device, non_blocking=True))
-        x = x + torch.cat([self._position_embeddings(grid) for grid in grids])
-        metadata = self._attention_metadata(grids)
+        return x + torch.cat([self._position_embeddings(grid) for grid in grids])
+
+    def encode_embedded(self, x: torch.Tensor, metadata: AttentionMetadata) -> torch.Tensor:
+        """The part of `forward` that a graph can hold: nothing in it depends on the grids' sizes.
+
+        Rows of `x` that belong to no grid come out as rows without meaning, and touch no others.
+        """
         levels = []
         for index, block in enumerate(self.blocks):
             x = block(x, metadata)
@@ -343,30 +390,34 @@ class VisionTransformer(nn.Module):
             embeddings += table[indices[:, corner]] * weights[:, corner, None]
         return embeddings
 
-    def _attention_metadata(self, grids: Sequence[Grid]) -> AttentionMetadata:
+    def attention_metadata(
+        self, grids: Sequence[Grid], num_sequences: int = 0
+    ) -> AttentionMetadata:
+        """What attention needs of the grids. Args: num_sequences: empty ones fill it up to that."""
         merge = self.config.spatial_merge_size
         positions = torch.cat([_patch_positions(grid, merge) for grid in grids])
         angles = _rotary_angles(positions, self.head_dim, self.rope_theta)
-        lengths = np.array([h * w for h, w in grids], dtype=np.int32)
+        lengths = np.zeros(max(num_sequences, len(grids)), dtype=np.int32)
+        lengths[: len(grids)] = [h * w for h, w in grids]
         cu_seqlens = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
-        max_seqlen = MMEncoderAttention.compute_max_seqlen(self.attn_backend, cu_seqlens)
+        backend = self.attn_backend
         return AttentionMetadata(
             cos=angles.cos().to(self.device),
             sin=angles.sin().to(self.device),
             cu_seqlens=MMEncoderAttention.maybe_recompute_cu_seqlens(
-                self.attn_backend,
+                backend,
                 cu_seqlens,
                 self.config.hidden_size,
                 self.tp_size,
                 self.device,
-                fp8_padded_hidden_size=get_fp8_padded_hidden_size(
-                    self.config.num_heads, self.head_dim
-                ),
+                fp8_padded_hidden_size=self.fp8_padded_hidden_size,
             ),
             # stays on the CPU: the attention wrappers call .item() on it
-            max_seqlen=torch.tensor(max_seqlen, dtype=torch.int32),
+            max_seqlen=torch.tensor(
+                MMEncoderAttention.compute_max_seqlen(backend, cu_seqlens), dtype=torch.int32
+            ),
             sequence_lengths=MMEncoderAttention.maybe_compute_seq_lens(
-                self.attn_backend, cu_seqlens, self.device
+                backend, cu_seqlens, self.device
             ),
         )
 

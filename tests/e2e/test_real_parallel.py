@@ -12,8 +12,8 @@ import pytest
 
 from demo.checkpoint import CheckpointSpec
 from demo.random_checkpoint import build_checkpoint
-from tests.e2e.real_media import image, text
-from tests.e2e.real_server import RealServer, serve_command
+from tests.e2e.real_media import image, text, video
+from tests.e2e.real_server import HOST_DIR, RealServer, serve_command
 
 _NUM_TOKENS = 24
 _QUESTIONS: Sequence[Any] = (
@@ -21,6 +21,7 @@ _QUESTIONS: Sequence[Any] = (
     [image(), text("What is this?")],
     [text("Again, with other words before it."), image(), text("What is this?")],
     [image(max_pixels=100_000), image(), text("Which one is larger?")],
+    [video(max_pixels=40_000), image("coffee_wide.png", max_pixels=80_000), text("What moves?")],
 )
 _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "tensor": {"tensor_parallel_size": 2},
@@ -33,6 +34,11 @@ _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
         "data_parallel_size": 2,
         "tensor_parallel_size": 2,
         "enable_expert_parallel": True,
+    },
+    "vision-data": {
+        "tensor_parallel_size": 2,
+        "mm_encoder_tp_mode": "data",
+        "mm_encoder_attn_backend": "TORCH_SDPA",
     },
 }
 _SLOW = ("data, tensor and expert",)  # seven processes
@@ -66,6 +72,16 @@ def ask(server: RealServer, question: Any) -> str:
     assert answer.usage.completion_tokens == _NUM_TOKENS
     message: str = answer.choices[0].message.model_dump_json()
     return message
+
+
+def test_ranks_with_all_vision_weights_use_what_one_process_has_encoded(
+    moe_checkpoint: Path, expected: list[str], logs: Path
+) -> None:
+    variables = {HOST_DIR: str(logs / "parallel-one.host")}
+    options = {"tensor_parallel_size": 2, "mm_encoder_tp_mode": "data"}
+    with serving(moe_checkpoint, logs, "shared", variables=variables, **options) as server:
+        assert answers(server) == expected
+        assert server.sample("qwen3vl_vision_cache_encoded_total") == 0
 
 
 @pytest.fixture(

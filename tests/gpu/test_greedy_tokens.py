@@ -7,6 +7,7 @@ import asyncio
 import uuid
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ async def generate(  # type: ignore[no-untyped-def]
     batches: list[list[ParityCase]],
     max_num_batched_tokens: int,
     cache: CacheSettings,
+    **options: Any,
 ):
     """Token ids and cached prompt tokens of each case, the batches one after another."""
     from server.vllm_start import start_engine
@@ -41,6 +43,7 @@ async def generate(  # type: ignore[no-untyped-def]
         max_model_len=1024,
         max_num_batched_tokens=max_num_batched_tokens,
         gpu_memory_utilization=0.3,
+        **options,
     )
     engine = await start_engine(model, Settings(engine=settings, cache=cache))
 
@@ -86,3 +89,23 @@ def test_tokens_equal_transformers_alone_in_a_batch_and_from_the_caches(
     for batch in results[len(cases) :]:
         assert [tokens for tokens, _ in batch] == expected
     assert all(num_cached > 0 for _, num_cached in results[-1][1:])
+
+
+@pytest.mark.parametrize("cudagraph_mm_encoder", [False, True])
+def test_tokens_equal_transformers_with_the_vision_tower_in_graphs(
+    cudagraph_mm_encoder: bool, tmp_path: Path
+) -> None:
+    """Nothing is kept, so that every batch is encoded; float32 has no FlashAttention."""
+    cache = CacheSettings(host_bytes=0, device_bytes=1)
+    model = str(build_checkpoint(tmp_path / "model", CheckpointSpec()))
+    cases = CaseBuilder(model).standard_cases()
+    reference = Reference(model, load_preprocessor_config(model))
+    expected = [list(reference.run(case, NUM_TOKENS).generated) for case in cases]
+    options = {
+        "mm_encoder_attn_backend": "TRITON_ATTN",
+        "cudagraph_mm_encoder": cudagraph_mm_encoder,
+    }
+    results = asyncio.run(generate(model, [[cases[0]], cases, cases], 1024, cache, **options))
+    assert [tokens for tokens, _ in results[0]] == expected[:1]
+    for batch in results[1:]:
+        assert [tokens for tokens, _ in batch] == expected

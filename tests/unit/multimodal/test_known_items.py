@@ -5,7 +5,7 @@ import torch
 
 from multimodal import known_items
 from multimodal.items import PlacedItem, VisualItem
-from multimodal.known_items import KnownItems
+from multimodal.known_items import AllKnown, KnownItems
 from multimodal.vision_tier import Tier
 from multimodal.vision_tiers import VisionTiers
 
@@ -87,3 +87,11 @@ def test_items_are_found_in_the_tiers(tmp_path: Path) -> None:
     assert known.has_tiers
     assert known.find_in_tiers(KEYS) == {KEYS[1]}
     assert not known.was_submitted(KEYS[1])
+
+
+def test_an_engine_without_a_vision_tower_is_never_sent_patches() -> None:
+    known = AllKnown()
+    assert known.was_submitted(KEYS[0])
+    assert has_patches(known, placed(KEYS[0]), placed(KEYS[1])) == [False, False]
+    known.forget(KEYS[0])
+    assert known.was_submitted(KEYS[0])

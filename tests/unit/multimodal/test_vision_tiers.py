@@ -204,6 +204,27 @@ def test_what_is_too_much_to_wait_is_dropped(host: RatedTier) -> None:
     assert [host.contains(key) for key in KEYS[:3]] == [True, True, False]
 
 
+def test_who_stores_is_told_whether_it_is_queued(host: RatedTier) -> None:
+    tiers = VisionTiers([host], max_pending_bytes=make_embedding().nbytes)
+    assert not tiers.store(KEYS[0], make_embedding())
+    tiers.start()
+    writer = BlockedWriter(tiers)
+    assert tiers.store(KEYS[0], make_embedding())
+    assert tiers.store(KEYS[0], make_embedding())
+    assert not tiers.store(KEYS[1], make_embedding())
+    writer.release()
+    tiers.close(WAIT_S)
+    assert not tiers.store(KEYS[1], make_embedding())
+
+
+def test_an_embedding_larger_than_all_that_may_wait_is_written(host: RatedTier) -> None:
+    tiers = VisionTiers([host], max_pending_bytes=1)
+    tiers.start()
+    assert tiers.store(KEYS[0], make_embedding())
+    tiers.close(WAIT_S)
+    assert host.contains(KEYS[0])
+
+
 def test_an_embedding_waits_once(host: RatedTier) -> None:
     tiers = VisionTiers([host], max_pending_bytes=make_embedding().nbytes)
     tiers.start()

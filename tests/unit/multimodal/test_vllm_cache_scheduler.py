@@ -60,6 +60,9 @@ class FakeTiers:
         assert self._released.wait(WAIT_S)
         return self.entries.get(key)
 
+    def contains(self, key: str) -> bool:
+        return key in self.entries
+
     def observe_encoding(self, num_bytes: int, seconds: float) -> None:
         self.observed.append((num_bytes, seconds))
 
@@ -481,6 +484,24 @@ def test_patches_of_another_size_are_not_used(
     make_available(cache, request)
     cache.on_allocated(request, 0)
     assert torch.equal(cache.take_loads().patches[KEY].patches, make_patches())
+
+
+def test_what_another_process_has_encoded_meanwhile_is_loaded(
+    cache: SchedulerCache, tiers: FakeTiers
+) -> None:
+    request = wanting("r", KEY)
+    make_missing(cache, request)
+    for _ in range(20):
+        assert not cache.ensure_available(request, 0)
+        time.sleep(0.001)
+    assert tiers.loaded == [KEY]  # nothing is read while there is nothing
+    tiers.put(KEY, make_embedding(7))
+    make_available(cache, request)
+    cache.on_allocated(request, 0)
+    loads = cache.take_loads()
+    assert loads.patches == {}
+    assert torch.equal(loads.embeddings[KEY], make_embedding(7))
+    assert cache.on_finished(request) == {"sources": ["host"]}
 
 
 def test_what_the_server_does_not_bring_in_time_fails(

@@ -123,6 +123,43 @@ def test_the_namespace_is_that_of_what_is_run(tmp_path, asked_for):
 
 
 @pytest.mark.usefixtures("shared_memory")
+def test_ranks_with_all_vision_weights_share_entries_with_a_single_one(tmp_path, asked_for):
+    spread = EngineSettings(tensor_parallel_size=4, mm_encoder_tp_mode="data")
+    make_config(tmp_path, engine=spread)
+    make_config(tmp_path, engine=EngineSettings())
+    assert asked_for[0] == asked_for[1]
+
+
+@pytest.mark.usefixtures("shared_memory")
+def test_both_halves_of_a_model_have_one_namespace(tmp_path, asked_for):
+    """Whatever is shared of the language model."""
+    encoder = EngineSettings(role="encoder")
+    language = EngineSettings(
+        role="language", encoder_url="http://encoder:1", tensor_parallel_size=4
+    )
+    assert make_config(tmp_path, engine=encoder).has_encoder
+    assert not make_config(tmp_path, engine=language).has_encoder
+    assert asked_for[0] == asked_for[1]
+
+
+@pytest.mark.usefixtures("asked_for", "shared_memory")
+def test_half_a_model_needs_a_tier_that_it_shares(tmp_path):
+    encoder = EngineSettings(role="encoder")
+    with pytest.raises(ValueError, match="cache"):
+        make_config(tmp_path, engine=encoder, host_bytes=0)
+    config = make_config(tmp_path, engine=encoder, host_bytes=0, disk_dir="/srv/cache")
+    assert config.disk_dir == "/srv/cache"
+
+
+@pytest.mark.usefixtures("shared_memory")
+def test_attention_that_was_asked_for_has_a_namespace_of_its_own(tmp_path, asked_for):
+    for name in ("TORCH_SDPA", "torch_sdpa"):
+        make_config(tmp_path, engine=EngineSettings(mm_encoder_attn_backend=name))
+    assert asked_for[0] == asked_for[1]
+    assert asked_for[0][2]["mm_encoder_attn_backend"] == "TORCH_SDPA"
+
+
+@pytest.mark.usefixtures("shared_memory")
 def test_a_checkpoint_in_safetensors_keeps_its_namespace(tmp_path, instruct_checkpoint, caplog):
     first, second = (make_config(tmp_path, model=str(instruct_checkpoint)) for _ in range(2))
     assert first.namespace == second.namespace

@@ -10,6 +10,7 @@ from multimodal.items import PlacedItem, VisualItem
 from multimodal.patch_handover import PatchHandover
 from server import patch_supply
 from server.engine import EngineRequest, SamplingOptions
+from server.errors import EncoderUnavailable
 from server.patch_supply import PatchSupply
 
 KEYS = ["a" * 64, "b" * 64, "c" * 64]
@@ -269,3 +270,93 @@ async def test_each_engine_gets_its_own(tmp_path):
         await until(lambda: any(tmp_path.glob("1/*")))
         assert not any(tmp_path.glob("0/*"))
     await until(lambda: not any(tmp_path.glob("*/*")))
+
+
+# ---- an encoder in another process
+
+
+class Encoder:
+    """Keeps what it was sent, and raises what it is told to."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.items: list[VisualItem] = []
+        self.failures = list(failures)
+        self.may_end = asyncio.Event()
+        self.may_end.set()
+
+    async def encode(self, item: VisualItem) -> None:
+        self.items.append(item)
+        await self.may_end.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+
+
+def make_remote_supply(handover, aborted, encoder: Encoder) -> PatchSupply:
+    async def abort(request_id: str) -> None:
+        aborted.append(request_id)
+
+    return PatchSupply(lambda engine_index: handover, abort, encoder)
+
+
+async def test_the_encoder_gets_the_patches_with_their_grid(handover, aborted):
+    encoder = Encoder()
+    supply = make_remote_supply(handover, aborted, encoder)
+    with supply.serving(make_request("r", Loader())) as supplied:
+        supply.ask([KEYS[0], KEYS[2]], 0)
+        await until(lambda: not supply._tasks)
+    assert [(item.key, item.grid_h, item.grid_w) for item in encoder.items] == [
+        (KEYS[0], 4, 4),
+        (KEYS[2], 4, 4),
+    ]
+    assert torch.equal(encoder.items[0].patches, make_patches(KEYS[0]))
+    assert handover.take(KEYS[0]) is None
+    assert (supplied.failure, aborted) == (None, [])
+
+
+async def test_all_who_wait_for_an_item_that_is_not_encoded_fail_together(handover, aborted):
+    error = EncoderUnavailable("nobody there", "encoder_unreachable")
+    encoder = Encoder(error)
+    encoder.may_end.clear()
+    supply = make_remote_supply(handover, aborted, encoder)
+    one, two = (supply.serving(make_request(name, Loader(), KEYS[:1])) for name in ("one", "two"))
+    other = supply.serving(make_request("other", Loader(), KEYS[1:]))
+    with one as first, two as second, other as third:
+        supply.ask(KEYS[:1], 0)
+        await until(lambda: len(encoder.items) == 1)
+        encoder.may_end.set()
+        await until(lambda: len(aborted) == 2)
+        assert first.failure is error
+        assert second.failure is error
+        assert third.failure is None
+    assert aborted == ["one", "two"]
+    assert len(encoder.items) == 1
+
+
+async def test_the_encoder_is_asked_again_by_the_next_request(handover, aborted):
+    encoder = Encoder(EncoderUnavailable("nobody there", "encoder_unreachable"))
+    supply = make_remote_supply(handover, aborted, encoder)
+    for name in ("one", "two"):
+        with supply.serving(make_request(name, Loader(), KEYS[:1])):
+            supply.ask(KEYS[:1], 0)
+            await until(lambda: not supply._tasks)
+    assert aborted == ["one"]
+    assert len(encoder.items) == 2
+
+
+async def test_few_requests_have_their_patches_here_while_the_encoder_works(
+    handover, aborted, monkeypatch
+):
+    monkeypatch.setattr(patch_supply, "_MAX_ENCODING", 1)
+    encoder, loaders = Encoder(), [Loader(), Loader()]
+    encoder.may_end.clear()
+    supply = make_remote_supply(handover, aborted, encoder)
+    one = supply.serving(make_request("one", loaders[0], KEYS[:1]))
+    two = supply.serving(make_request("two", loaders[1], KEYS[1:2]))
+    with one, two:
+        supply.ask(KEYS[:2], 0)
+        await until(lambda: len(encoder.items) == 1)
+        await asyncio.sleep(0.02)
+        assert sum(len(loader.asked) for loader in loaders) == 1
+        encoder.may_end.set()
+        await until(lambda: not supply._tasks)
+    assert len(encoder.items) == 2

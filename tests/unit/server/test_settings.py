@@ -91,6 +91,41 @@ def test_file_that_is_missing_is_refused(tmp_path):
         load_settings(tmp_path / "none.yaml", {})
 
 
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [
+        ({"role": "language"}, "encoder_url"),
+        ({"encoder_url": "http://encoder:8001"}, "encoder_url"),
+        ({"role": "encoder", "encoder_url": "http://encoder:8001"}, "encoder_url"),
+        ({"role": "language", "encoder_url": "encoder:8001"}, "encoder_url"),
+        ({"role": "language", "encoder_url": "http://encoder/v1"}, "encoder_url"),
+        ({"role": "language", "encoder_url": "http://me:secret@encoder"}, "encoder_url"),
+        ({"role": "encoder", "tensor_parallel_size": 2}, "role"),
+        ({"role": "encoder", "pipeline_parallel_size": 2}, "role"),
+        ({"role": "language", "cudagraph_mm_encoder": True}, "role"),
+        ({"role": "decoder"}, "role"),
+    ],
+)
+def test_a_role_is_refused_that_does_not_go_with_the_rest(engine, name):
+    with pytest.raises(SettingsError, match=rf"^engine\.{name} "):
+        load_settings(None, {"engine": engine})
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        {"role": "encoder"},
+        {"role": "encoder", "tensor_parallel_size": 2, "mm_encoder_tp_mode": "data"},
+        {"role": "encoder", "cudagraph_mm_encoder": True},
+        {"role": "language", "encoder_url": "http://127.0.0.1:8001"},
+        {"role": "language", "encoder_url": "https://encoder.example/"},
+        {"role": "language", "encoder_url": "http://[::1]:8001", "tensor_parallel_size": 2},
+    ],
+)
+def test_a_role_may_be_one_half_of_the_model(engine):
+    assert load_settings(None, {"engine": engine}).engine.role == engine["role"]
+
+
 def test_settings_are_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         Settings().server.port = 1
