@@ -13,5 +13,7 @@ def test_the_server_ends_and_names_the_quantisation(tmp_path: Path) -> None:
     command = serve_command(str(folder), port=0, max_model_len=256)
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 1
-    expected = "the checkpoint's quantisation compressed-tensors on this cpu: Failed to find a kernel"
+    expected = (
+        "the checkpoint's quantisation compressed-tensors on this cpu: Failed to find a kernel"
+    )
     assert expected in done.stdout
