@@ -114,7 +114,8 @@ class WorkerExtension:
             manager = getattr(encoder, "cudagraph_manager", None)
         if manager is not None and manager.is_captured():
             model = runner.get_model()
-            register_encoder(lambda *items: manager.execute(model.encoder_kwargs(*items)))
+            # adapters and graphs exclude each other, see `EngineSettings`
+            register_encoder(lambda *items: manager.execute(model.encoder_kwargs(*items[:2])))
 
     def count_parameters(self) -> dict[str, int]:
         """What this process holds of the model, by the names of its parts."""

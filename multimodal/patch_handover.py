@@ -30,7 +30,8 @@ class PatchHandover:
 
     def put(self, key: str, patches: torch.Tensor) -> None:
         """Args: patches as in `VisualItem`. Raises: OSError."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=self._directory)
         try:
             with os.fdopen(descriptor, "wb") as file:

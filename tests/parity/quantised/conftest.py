@@ -58,8 +58,8 @@ def process_group() -> Iterator[None]:
 
 
 @pytest.fixture
-def build_here(process_group: None) -> Iterator[Callable[[Path], Any]]:
-    """Folder -> our model, empty; one in a test."""
+def build_here(process_group: None) -> Iterator[Callable[..., Any]]:
+    """Folder, vLLM's options -> our model, empty; one in a test."""
     from vllm.config import set_current_vllm_config
     from vllm.engine.arg_utils import EngineArgs
     from vllm.model_executor.model_loader.utils import initialize_model
@@ -67,13 +67,14 @@ def build_here(process_group: None) -> Iterator[Callable[[Path], Any]]:
 
     with ExitStack() as stack:
 
-        def build_model(folder: Path) -> Any:
+        def build_model(folder: Path, **options: Any) -> Any:
             vllm_config = EngineArgs(
                 str(folder),
                 dtype="bfloat16",
                 max_model_len=1024,
                 enforce_eager=True,
                 kv_cache_memory_bytes=2**26,
+                **options,
             ).create_engine_config()
             stack.enter_context(set_current_vllm_config(vllm_config))
             stack.enter_context(set_default_torch_dtype(torch.bfloat16))
@@ -83,9 +84,7 @@ def build_here(process_group: None) -> Iterator[Callable[[Path], Any]]:
 
 
 @pytest.fixture
-def build(
-    build_here: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Path], Any]:
+def build(build_here: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Any]:
     """The same, but vLLM finds a kernel for every layer."""
     quantization = f"{LAYERS}.quantization"
     for place, choice in CHOICES.items():

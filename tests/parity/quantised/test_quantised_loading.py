@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.quantised_checkpoints import QuantisedCheckpoint, linears_of
 from tests.quantised_kinds import Tensors
@@ -147,6 +148,18 @@ def test_fused_fp8_experts_may_lie_as_transformers_5_saves_them(
         assert torch.equal(getattr(experts, f"{ours}_scale_inv"), expected.float())
 
 
+def test_vllm_may_quantise_an_unquantised_checkpoint_which_is_held_against_the_hub_layout(
+    checkpoint: Callable[[str, bool], QuantisedCheckpoint], build_here: Callable[..., Any]
+) -> None:
+    folder = checkpoint("int4", False).reference
+    model = build_here(folder, quantization="fp8_per_channel")
+    tensors = without(f"{LAYER}.self_attn.k_norm.weight")(load_file(folder / "model.safetensors"))
+    with pytest.raises(
+        ValueError, match=r"checkpoint lacks \S+layers\.1\.self_attn\.k_norm\.weight$"
+    ):
+        model.load_weights(iter(tensors.items()))
+
+
 Change = Callable[[dict[str, Any]], None]
 
 
@@ -226,7 +239,7 @@ def test_a_quantisation_without_a_kernel_is_named(
     is_moe: bool,
     name: str,
     checkpoint: Callable[[str, bool], QuantisedCheckpoint],
-    build_here: Callable[[Path], Any],
+    build_here: Callable[..., Any],
 ) -> None:
     with pytest.raises(ValueError, match=f"quantisation {name} on this cpu: "):
         build_here(checkpoint(kind, is_moe).folder)
