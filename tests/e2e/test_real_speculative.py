@@ -188,15 +188,15 @@ def test_a_format_holds(drafting: RealServer) -> None:
     assert len(answer) == 3 and answer.isdigit()
 
 
-@pytest.mark.parametrize("budget", [0, 1, 5])
+@pytest.mark.parametrize("budget", [1, 5])
 def test_a_thinking_budget_holds(budget: int, drafting: RealServer, plain: RealServer) -> None:
     fields = {"enable_thinking": True, "thinking_budget": budget, "ignore_eos": True}
-    options = {"thinks": None, "max_tokens": 60, "extra_body": fields}
+    options = {"thinks": None, "max_tokens": 200, "extra_body": fields}
     answers = [server.ask("hi", **options) for server in (drafting, plain)]
     messages = [answer.choices[0].message.model_dump_json() for answer in answers]
     assert messages[0] == messages[1]
     sentence = "Considering the limited time by the user"
-    assert budget > 0 or sentence in answers[0].choices[0].message.reasoning_content
+    assert budget > 1 or sentence in answers[0].choices[0].message.reasoning_content
 
 
 @pytest.mark.parametrize(
