@@ -17,12 +17,12 @@ def make_patches(number: int = 0) -> torch.Tensor:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    return tmp_path / "run" / "patches"
+    return tmp_path / "run" / "patches" / "0"
 
 
 @pytest.fixture
 def handover(directory: Path) -> PatchHandover:
-    return PatchHandover(str(directory))
+    return PatchHandover(str(directory.parent))
 
 
 def test_what_was_put_can_be_taken_by_another_process(
@@ -30,7 +30,7 @@ def test_what_was_put_can_be_taken_by_another_process(
 ) -> None:
     patches = torch.arange(16 * 768).view(16, 768).to(torch.uint8)
     handover.put(KEY, patches)
-    taken = PatchHandover(str(directory)).take(KEY)
+    taken = PatchHandover(str(directory.parent)).take(KEY)
     assert taken is not None
     assert taken.dtype == torch.uint8
     assert torch.equal(taken, patches)

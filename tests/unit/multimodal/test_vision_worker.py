@@ -33,7 +33,9 @@ def _own_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_cache_worker, "get_tensor_model_parallel_rank", lambda: 0)
 
 
-def encode(patches: torch.Tensor, grids: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
+def encode(
+    patches: torch.Tensor, grids: Sequence[tuple[int, int]], lora_int_ids: Sequence[int] | None
+) -> list[torch.Tensor]:
     """The mean of each token's patches."""
     means = patches.float().mean(dim=1).view(-1, 4).mean(dim=1, keepdim=True)
     return list(means.split([h * w // 4 for h, w in grids]))

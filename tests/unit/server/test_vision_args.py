@@ -6,6 +6,7 @@ import pytest
 from vllm.platforms import current_platform
 
 from multimodal.vision_cache import VisionCacheConfig
+from server.context_length import ContextLength
 from server.settings import EngineSettings
 from server.vllm_args import engine_args
 
@@ -13,7 +14,8 @@ CACHE = VisionCacheConfig(namespace="0a" * 32, handover_dir="patches")
 
 
 def make_args(**settings: Any) -> Any:
-    return engine_args("demo", EngineSettings(profile="cpu", **settings), CACHE, None, None)
+    engine = EngineSettings(profile="cpu", **settings)
+    return engine_args("demo", engine, ContextLength(4096), CACHE, None, None)
 
 
 def test_by_default_vllm_chooses() -> None:
