@@ -41,9 +41,15 @@ _WATCH_INTERVAL_S = 1.0
 
 
 def serve_with_workers(settings: Settings, model: str) -> int:
-    """Serve until a signal comes. Returns the exit status: 1 if a process failed."""
+    """Serve until a signal comes.
+
+    Returns: the exit status: 1 if a process failed.
+    Raises: SettingsError for what this platform cannot do.
+    """
+    from server.vllm_args import check_platform
     from server.vllm_start import set_up_engine, shared_engines
 
+    check_platform(settings.engine)
     grace_s = settings.server.shutdown_timeout_s + CUT_AFTER_S
     with TemporaryDirectory(prefix="qwen3vl-serve-") as folder:
         with ThreadPoolExecutor(1) as thread:  # what has used OpenMP cannot be forked from
