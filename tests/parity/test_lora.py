@@ -129,23 +129,3 @@ def test_a_batch_of_several_adapters_and_none_equals_each_alone(
         answers = run(lora_engine, mixed, chosen, salt=1 + shift)
         for name, case, ours in zip(names, mixed, answers, strict=True):
             assert_equal(case, ours, adapted[name][case.name])
-
-
-def test_attention_of_a_mixture_of_experts_takes_adapters(
-    checkpoint: Callable[[str], str],
-    engine: Callable[..., EngineUnderTest],
-    cases: list[ParityCase],
-    tmp_path: Path,
-) -> None:
-    """The experts run as they do without adapters, and cannot be adapted."""
-    model = checkpoint("moe")
-    under_test = engine("moe", max_loras=1)
-    targets = under_test.model.describe_lora_targets()
-    assert [name for name in targets if "language_model" in name and "mlp" in name] == []
-    adapter = LoraAdapter(1, str(make_adapter(model, tmp_path / "moe", "attention", "tower")), True)
-    reference = Reference(model, load_preprocessor_config(model))
-    for chosen in (None, adapter):
-        if chosen is not None:
-            apply_adapter(reference._model, tmp_path / "moe")
-        for case, ours in zip(cases, run(under_test, cases, [chosen] * len(cases)), strict=True):
-            assert_equal(case, ours, reference.run(case, _NUM_TOKENS))
