@@ -41,7 +41,8 @@ _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
         "mm_encoder_attn_backend": "TORCH_SDPA",
     },
 }
-_SLOW = ("data, tensor and expert",)  # seven processes
+# a minute together; the last one has seven processes
+_SLOW = ("vision-data", "data and expert", "data, tensor and expert")
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,7 @@ def ask(server: RealServer, question: Any) -> str:
     return message
 
 
+@pytest.mark.slow
 def test_ranks_with_all_vision_weights_use_what_one_process_has_encoded(
     moe_checkpoint: Path, expected: list[str], logs: Path
 ) -> None:
