@@ -16,7 +16,7 @@ from demo.random_checkpoint import build_checkpoint
 from model_executor.parity import ParityCase
 from model_executor.parity_cases import CaseBuilder
 from server.engine import Engine, EngineRequest, GenerationChunk, SamplingOptions, SleepLevel
-from server.settings import CacheSettings, EngineSettings
+from server.settings import CacheSettings, EngineSettings, Settings
 
 _ALL = ("weights", "kv_cache")
 
@@ -34,12 +34,13 @@ def case(checkpoint: str) -> ParityCase:
 
 @asynccontextmanager
 async def running(model: str, host_dir: Path) -> AsyncIterator[Engine]:
-    from server.vllm_engine import start_engine
+    from server.vllm_start import start_engine
 
     settings = EngineSettings(
         model=model, dtype="float32", max_model_len=1024, kv_cache_bytes=128 * 1024**2
     )
-    engine = await start_engine(model, settings, CacheSettings(host_dir=str(host_dir)))
+    cache = CacheSettings(host_dir=str(host_dir))
+    engine = await start_engine(model, Settings(engine=settings, cache=cache))
     try:
         yield engine
     finally:

@@ -14,7 +14,7 @@ from demo.random_checkpoint import build_checkpoint
 from model_executor.parity import ParityCase
 from model_executor.parity_cases import CaseBuilder
 from server.engine import Engine, EngineRequest, SamplingOptions
-from server.settings import CacheSettings, EngineSettings
+from server.settings import CacheSettings, EngineSettings, Settings
 from tests.draft_checkpoint import build_echo_drafter
 
 pytestmark = [
@@ -25,7 +25,7 @@ NUM_TOKENS = 48
 
 
 async def start(model: Path, host_dir: Path, **options: Any) -> Engine:
-    from server.vllm_engine import start_engine
+    from server.vllm_start import start_engine
 
     settings = EngineSettings(
         model=str(model),
@@ -34,7 +34,8 @@ async def start(model: Path, host_dir: Path, **options: Any) -> Engine:
         gpu_memory_utilization=0.3,
         **options,
     )
-    return await start_engine(str(model), settings, CacheSettings(host_dir=str(host_dir)))
+    cache = CacheSettings(host_dir=str(host_dir))
+    return await start_engine(str(model), Settings(engine=settings, cache=cache))
 
 
 async def ask(engine: Engine, case: ParityCase) -> list[int]:
