@@ -40,5 +40,7 @@ def localize(experts: RoutedExperts) -> None:
     vLLM's MoE block hands no class of experts on to the layer that it builds.
     """
     method = experts.quant_method
-    kernel = method.experts_cls
+    kernel = getattr(method, "experts_cls", None)
+    if kernel is None:  # this device has none for the quantisation, which is said later
+        return
     method.experts_cls = type(f"Local{kernel.__name__}", (LocalExperts, kernel), {})
