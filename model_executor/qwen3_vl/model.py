@@ -299,7 +299,7 @@ class Qwen3VLForConditionalGeneration(
                 weights = split_experts(weights)
             loaded = AutoWeightsLoader(self).load_weights(weights, mapper=HUB_TO_VLLM)
         # vLLM packs a CPU's weights when they are loaded, and cannot unpack them
-        if current_platform.is_cpu() and self.loaded_checksum is None:
+        if self.deepstack.rows.is_cpu and self.loaded_checksum is None:
             self.loaded_checksum = checksum_weights(self)
         return loaded
 

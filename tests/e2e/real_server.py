@@ -31,6 +31,7 @@ _OPTIONS: Mapping[str, Any] = {
 }
 _START_TIMEOUT_S = 300
 _END_TIMEOUT_S = 60
+_STREAM_TIMEOUT_S = 400  # vLLM waits 300 s for the step of a node that is gone
 _POLL_S = 0.05
 
 
@@ -236,7 +237,7 @@ def open_stream(server: ServerProcess, content: Any, **options: Any) -> Iterator
     """The lines of a streamed answer; leaving the block closes the connection."""
     body = make_request(content, stream=True, **options)
     with (
-        httpx.Client(base_url=server.base_url, timeout=120) as client,
+        httpx.Client(base_url=server.base_url, timeout=_STREAM_TIMEOUT_S) as client,
         client.stream("POST", "/v1/chat/completions", json=body) as response,
     ):
         assert response.status_code == 200
