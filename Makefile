@@ -33,7 +33,7 @@ $(VENV)/.installed: requirements/cpu.lock requirements/dev.lock pyproject.toml
 serve: setup  ## serve the demo model on 127.0.0.1:$(PORT)
 	$(VENV)/bin/qwen3vl-serve serve demo --port $(PORT)
 
-test: setup $(SCALING)/.installed  ## the tests that fit into 20 minutes on two cores
+test: setup  ## the tests that fit into 20 minutes on two cores
 	$(PY) -m pytest -m "not slow"
 
 test-all: setup $(SCALING)/.installed  ## every test that runs without a GPU

@@ -14,7 +14,7 @@ from tests.e2e.real_server import RealServer, wait_until
 from tests.e2e.router import Router
 from tests.e2e.scaling import needs_scaling
 
-pytestmark = needs_scaling
+pytestmark = [pytest.mark.slow, needs_scaling]
 
 _NUM_CONVERSATIONS = 24  # all on one of two replicas: once in 2**23 runs
 
