@@ -106,8 +106,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _wait_for_an_end(workers: Sequence[BaseProcess], engines: Sequence[BaseProcess]) -> None:
     """Until one of the processes ends, which none should."""
-    wait([process.sentinel for process in (*workers, *engines)])
-    if any(not engine.is_alive() for engine in engines):
+    # by their sentinels: those of a killed process are ready before it counts as ended
+    ended = wait([process.sentinel for process in (*workers, *engines)])
+    if any(engine.sentinel in ended for engine in engines):
         logger.critical("the engine has stopped; ending the server")
         for worker in workers:
             if worker.pid is not None and worker.is_alive():
