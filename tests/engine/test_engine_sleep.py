@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo
 
 from demo.checkpoint import CheckpointSpec
 from demo.random_checkpoint import build_checkpoint
@@ -19,6 +20,13 @@ from server.engine import Engine, EngineRequest, GenerationChunk, SamplingOption
 from server.settings import CacheSettings, EngineSettings, Settings
 
 _ALL = ("weights", "kv_cache")
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what a start on a CPU turns off in its process: later tests compile."""
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "0")
+    monkeypatch.setattr(torch._dynamo.config, "disable", False)
 
 
 @pytest.fixture(scope="module")
