@@ -2,8 +2,9 @@
 caches are emptied, nothing is scheduled until waking, weights are loaded again after level 2."""
 
 import asyncio
+import os
 import uuid
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +24,11 @@ _ALL = ("weights", "kv_cache")
 
 
 @pytest.fixture(autouse=True)
-def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def _as_before() -> Iterator[None]:
     """Undo what a start on a CPU turns off in its process: later tests compile."""
-    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "0")
-    monkeypatch.setattr(torch._dynamo.config, "disable", False)
+    yield
+    os.environ.pop("TORCHDYNAMO_DISABLE", None)
+    torch._dynamo.config.disable = False
 
 
 @pytest.fixture(scope="module")
