@@ -25,9 +25,12 @@ _ALL = ("weights", "kv_cache")
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """Undo what a start on a CPU turns off in its process: later tests compile."""
+    """Undo what a start does to its process: later tests compile, and start engines of their own."""
+    before = dict(os.environ)
     yield
-    os.environ.pop("TORCHDYNAMO_DISABLE", None)
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
     torch._dynamo.config.disable = False
 
 
