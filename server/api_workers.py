@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from server.app import create_app
-from server.serve import CUT_AFTER_S, load_backend, serve_app
+from server.serve import CUT_AFTER_S, bind, load_backend, serve_app
 from server.settings import Settings
 from server.state import ServerState
 
@@ -44,12 +44,9 @@ def serve_with_workers(settings: Settings, model: str) -> int:
     """Serve until a signal comes.
 
     Returns: the exit status: 1 if a process failed.
-    Raises: SettingsError for what this platform cannot do.
     """
-    from server.vllm_args import check_platform
     from server.vllm_start import set_up_engine, shared_engines
 
-    check_platform(settings.engine)
     grace_s = settings.server.shutdown_timeout_s + CUT_AFTER_S
     with TemporaryDirectory(prefix="qwen3vl-serve-") as folder:
         with ThreadPoolExecutor(1) as thread:  # what has used OpenMP cannot be forked from
@@ -93,13 +90,10 @@ def share(settings: Settings) -> Settings:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listening = socket.socket(family, kind, protocol)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind(address)
+    listening = bind(host, port)
     listening.listen(_BACKLOG)
     host, port = listening.getsockname()[:2]
-    shown = f"[{host}]" if family == socket.AF_INET6 else host
+    shown = f"[{host}]" if listening.family == socket.AF_INET6 else host
     logger.info("Uvicorn running on http://%s:%d", shown, port)
     return listening
 

@@ -1,6 +1,5 @@
 """`POST /v1/vision/encode`, for language processes: one item's patches into the vision cache."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,8 +10,8 @@ from starlette.types import Receive, Scope, Send
 
 from multimodal.decoded_bytes import DecodedBytes
 from server.encode_request import BODY_TYPE, EncodeRequest, parse_query
-from server.errors import BodyTimeout, InvalidRequest, UnsupportedContentType
-from server.request_io import run_while_connected
+from server.errors import InvalidRequest, UnsupportedContentType
+from server.request_io import read_body, run_while_connected
 from server.state import ServerState
 
 _JSON = "application/json"
@@ -55,16 +54,7 @@ class EncodeEndpoint:
     async def _read(self, request: Request, asked: EncodeRequest) -> bytes:
         """Raises: InvalidRequest for another length than announced; BodyTimeout."""
         timeout_s = self._state.settings.server.body_timeout_s
-        body = bytearray()
-        try:
-            async with asyncio.timeout(timeout_s):
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > asked.num_bytes:
-                        raise _wrong_length(asked)
-        except TimeoutError:
-            message = f"the request body did not arrive within {timeout_s:g} s"
-            raise BodyTimeout(message, "body_timeout") from None
+        body = await read_body(request, asked.num_bytes, timeout_s, lambda: _wrong_length(asked))
         if len(body) != asked.num_bytes:
             raise _wrong_length(asked)
         return bytes(body)

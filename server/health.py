@@ -19,18 +19,9 @@ async def describe_engine(engine: Engine, *, is_asleep: bool) -> dict[str, Any]:
 
     Raises: EngineDead.
     """
-    details = engine.details
     weights = None if is_asleep else await engine.checksum_weights()
     return {
-        "device": details.device,
-        "dtype": details.dtype,
-        "data_parallel_size": details.data_parallel_size,
-        "tensor_parallel_size": details.tensor_parallel_size,
-        "pipeline_parallel_size": details.pipeline_parallel_size,
-        "enable_expert_parallel": details.enable_expert_parallel,
-        "speculative_method": details.speculative_method,
-        "num_speculative_tokens": details.num_speculative_tokens,
-        "vision_cache_namespace": details.vision_cache_namespace,
+        **asdict(engine.details),
         "is_sleeping": is_asleep,
         "weights": None if weights is None else _describe_weights(weights),
     }

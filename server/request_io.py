@@ -2,7 +2,7 @@
 
 import asyncio
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from typing import Any
 
@@ -40,13 +40,20 @@ async def read_json_body(request: Request, max_bytes: int, timeout_s: float) -> 
         )
     if _declared_length(request) > max_bytes:
         raise _too_large(max_bytes)
+    return await read_body(request, max_bytes, timeout_s, lambda: _too_large(max_bytes))
+
+
+async def read_body(
+    request: Request, max_bytes: int, timeout_s: float, too_large: Callable[[], Exception]
+) -> bytearray:
+    """Reading stops at the bound. Raises: what `too_large` makes; BodyTimeout; ClientDisconnect."""
     body = bytearray()
     try:
         async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > max_bytes:
-                    raise _too_large(max_bytes)
+                    raise too_large()
     except TimeoutError:
         raise BodyTimeout(
             f"the request body did not arrive within {timeout_s:g} s", "body_timeout"

@@ -56,10 +56,13 @@ def serve(settings: Settings) -> int:
         return follow(settings, _locate_model(settings.engine.model))
     host, port = settings.server.host, settings.server.port
     try:
-        _try_to_bind(host, port)
+        bind(host, port).close()  # fails before the model is loaded, which can take minutes
     except OSError as error:
         logger.critical("cannot listen on %s port %d: %s", host, port, error.strerror)
         return 2
+    from server.vllm_args import check_platform  # imports vLLM
+
+    check_platform(settings.engine)
     model = _locate_model(settings.engine.model)
     if settings.server.api_workers > 1:
         from server.api_workers import serve_with_workers
@@ -72,12 +75,17 @@ def _exit(status: int, *_: object) -> None:
     raise SystemExit(status)
 
 
-def _try_to_bind(host: str, port: int) -> None:
-    """Fail before the model is loaded, which can take minutes. Raises: OSError."""
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that does not listen yet. Raises: OSError."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(address)
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 def _locate_model(model: str) -> str:
@@ -85,10 +93,8 @@ def _locate_model(model: str) -> str:
 
 
 async def _serve(settings: Settings, model: str) -> int:
-    from server.vllm_args import check_platform  # imports vLLM
     from server.vllm_start import start_engine, starts_by_fork
 
-    check_platform(settings.engine)
     if settings.server.profile_dir is not None:
         allow_tracing()
     state = ServerState(settings)

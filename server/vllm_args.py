@@ -82,12 +82,12 @@ def engine_args(
         "enable_sleep_mode": settings.enable_sleep_mode,
         "sleep_preserve_parameter_names": _kept_asleep(settings),
         **_role_args(settings),
+        **_lora_args(settings),
         "mm_encoder_tp_mode": settings.mm_encoder_tp_mode,
         "mm_encoder_attn_backend": _attn_backend(settings.mm_encoder_attn_backend),
         "compilation_config": _compilation_config(settings),
         "seed": settings.seed,
     }
-    args |= _lora_args(settings)
     given = {name: value for name, value in args.items() if value is not None}
     defaults = _cpu_defaults(settings) if is_cpu(settings) else {}
     return AsyncEngineArgs(

@@ -6,10 +6,8 @@ from tempfile import TemporaryDirectory
 
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
-from server.cache_config import vision_cache_config
-from server.context_length import find_context_length
 from server.settings import Settings
-from server.vllm_args import engine_args, is_cpu, set_engine_environment
+from server.vllm_start import set_up_engine
 
 logger = logging.getLogger(__name__)
 
@@ -20,21 +18,8 @@ def follow(settings: Settings, model: str) -> int:
     Returns the exit status: 1, so that a supervisor starts it again. A signal ends it with its own.
     """
     engine = settings.engine
-    device = "cpu" if is_cpu(engine) else "cuda"
     with TemporaryDirectory(prefix="qwen3vl-serve-") as run_folder:
-        cache = vision_cache_config(
-            model, engine, settings.cache, device, handover_dir=Path(run_folder)
-        )
-        args = engine_args(
-            model,
-            engine,
-            find_context_length(model, engine),
-            cache,
-            settings.cache.device_bytes,
-            settings.server.profile_dir,
-        )
-        set_engine_environment(engine, args, run_folder)
-        config = args.create_engine_config(headless=True)
+        config = set_up_engine(model, settings, Path(run_folder)).config
         logger.info("node %d waits for node 0 at %s", engine.node_rank, engine.master_addr)
         executor = MultiprocExecutor(config, monitor_workers=False)
         try:

@@ -91,14 +91,15 @@ def set_up_engine(model: str, settings: Settings, run_folder: Path) -> EngineSet
     )
     args._api_process_count = settings.server.api_workers
     set_engine_environment(engine, args, str(run_folder))
-    if not starts_by_fork(engine):
-        config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
-    else:
-        # On a CPU vLLM spawns the engine core, which spawns a worker: each imports vLLM again,
-        # which is most of its start-up time. With one worker, the engine core can run it itself
-        # (`uni`), and a fork has vLLM imported already. Both are read from the environment.
+    # On a CPU vLLM spawns the engine core, which spawns a worker: each imports vLLM again, which is
+    # most of its start-up time. With one worker, the engine core can run it itself (`uni`), and a
+    # fork has vLLM imported already. Both are read from the environment.
+    if forks := starts_by_fork(engine):
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # lets the `uni` executor stand
-        config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
+    config = args.create_engine_config(
+        UsageContext.OPENAI_API_SERVER, headless=bool(engine.node_rank)
+    )
+    if forks:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"  # vLLM's CPU platform has set `spawn`
         gc.freeze()  # the engine would collect all that it inherits, for 1 s, and copy the pages

@@ -26,6 +26,7 @@ HUB_TO_VLLM = WeightsMapper(
 
 _BLOCK_SCALES = "_scale_inv"  # of FP8 experts, one number for each 128 x 128 of the weight
 _FUSED_EXPERTS = re.compile(rf"\.mlp\.experts\.(gate_up_proj|down_proj)({_BLOCK_SCALES})?$")
+_FUSED_PARTS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
 _ONE_EXPERT = re.compile(r"\.mlp\.experts\.\d+\.(gate|up|down)_proj\.weight$")
 
 
@@ -111,7 +112,7 @@ def split_experts(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
             yield name, tensor
             continue
         prefix, kind = name.rpartition(".")[0], f"weight{fused[2] or ''}"
-        joined = ("down_proj",) if fused[1] == "down_proj" else ("gate_proj", "up_proj")
+        joined = _FUSED_PARTS[fused[1]]
         for expert, matrix in enumerate(tensor):
             parts = matrix.chunk(len(joined), dim=1)
             for part_name, part in zip(joined, parts, strict=True):
@@ -138,7 +139,8 @@ def _missing(text: Any, expected: dict[str, Shape], seen: set[str]) -> list[str]
 
 def _expert_parts(text: Any, fused_name: str) -> list[str]:
     prefix, _, kind = fused_name.rpartition(".")
-    parts = ("down_proj",) if kind == "down_proj" else ("gate_proj", "up_proj")
     return [
-        f"{prefix}.{expert}.{part}.weight" for expert in range(text.num_experts) for part in parts
+        f"{prefix}.{expert}.{part}.weight"
+        for expert in range(text.num_experts)
+        for part in _FUSED_PARTS[kind]
     ]

@@ -1,6 +1,5 @@
 """What vLLM's collectives lack on a CPU: parts of different sizes, for data-parallel MoE."""
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,8 +36,7 @@ class CpuCollectives(CpuCommunicator):
         dist.all_reduce(total, group=self.device_group)
         if sizes is None:
             return total.chunk(self.world_size)[self.rank_in_group]
-        start, end = list(itertools.pairwise(_starts(sizes)))[self.rank_in_group]
-        return total[start:end]
+        return total.split(sizes)[self.rank_in_group]
 
     def _join(self, part: torch.Tensor, sizes: Sequence[int] | None) -> torch.Tensor:
         if sizes is None:
@@ -49,10 +47,6 @@ class CpuCollectives(CpuCommunicator):
         parts = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(parts, padded, group=self.device_group)
         return torch.cat([found[:size] for found, size in zip(parts, sizes, strict=True)])
-
-
-def _starts(sizes: Sequence[int]) -> list[int]:
-    return [0, *itertools.accumulate(sizes)]
 
 
 def add_cpu_collectives() -> None:

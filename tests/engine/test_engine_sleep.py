@@ -25,7 +25,7 @@ _ALL = ("weights", "kv_cache")
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """Undo what a start does to its process: later tests compile, and start engines of their own."""
+    """Undo what a start does to its process: later tests compile, and start other engines."""
     before = dict(os.environ)
     yield
     for name in os.environ.keys() - before.keys():
