@@ -36,7 +36,7 @@ class CpuCollectives(CpuCommunicator):
         dist.all_reduce(total, group=self.device_group)
         if sizes is None:
             return total.chunk(self.world_size)[self.rank_in_group]
-        return total.split(sizes)[self.rank_in_group]
+        return torch.split(total, sizes)[self.rank_in_group]
 
     def _join(self, part: torch.Tensor, sizes: Sequence[int] | None) -> torch.Tensor:
         if sizes is None:
