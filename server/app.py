@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp
 
+from server.access.gate import AccessGate
 from server.anthropic.dialect import AnthropicDialect
 from server.anthropic.errors import describe_error as describe_anthropic_error
 from server.chat_dialect import ChatDialect
@@ -66,6 +67,7 @@ def create_app(
     app.include_router(build_router(state))
     app.include_router(build_lora_router(state))
     app.include_router(build_responses_router(state, responses))
+    app.add_middleware(AccessGate)
     app.add_middleware(RequestScope)
     return app
 

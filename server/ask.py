@@ -11,7 +11,7 @@ from server.text_protocol import CompletionRequest
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks (see `server.tenant.client_of`), and the name of the model that is served."""
+    """Who asks (`Client.id`), and the name of the model that is served."""
 
     client: str
     model: str

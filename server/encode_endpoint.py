@@ -32,7 +32,7 @@ class EncodeEndpoint:
         request, state = Request(scope, receive), self._state
         with state.metrics.track_request() as record:
             backend = state.require_encoder()
-            with state.take_place():
+            with state.take_place(request.state.client):
                 record.accept()
                 asked = parse_query(request.query_params, backend.preprocessor, backend.namespace)
                 _check_headers(request, asked)

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from server.access.client import Client
 from server.answer import Answer
 from server.ask import Ask, Caller, Dialect
 from server.choice import Delta
@@ -20,7 +21,6 @@ from server.preparation import Preparation
 from server.prepared import PreparedAnswer
 from server.request_io import read_json_body, run_while_connected, with_write_timeout
 from server.state import Backend, ServerState
-from server.tenant import client_of, tenant_of
 
 logger = logging.getLogger(__name__)
 
@@ -40,16 +40,17 @@ class GenerationEndpoint:
         http_request, settings = Request(scope, receive), self._state.settings
         http_request.state.describe_error = self._dialect.describe_error
         limits = settings.server
-        with self._state.metrics.track_request() as record, self._state.accept() as backend:
+        client: Client = http_request.state.client
+        with self._state.metrics.track_request() as record, self._state.accept(client) as backend:
             record.accept()
-            tenant = tenant_of(http_request.headers, settings.cache)
             ask = self._dialect.parse(
                 await read_json_body(http_request, limits.max_body_bytes, limits.body_timeout_s),
-                Caller(client_of(http_request.headers), backend.engine.model_info.name),
+                Caller(client.id, backend.engine.model_info.name),
             )
             send = _with_warning(with_write_timeout(send, limits.write_timeout_s), ask.unknown)
             tells_sources = _SOURCES_HEADER in http_request.headers
             with backend.adapters.using(ask.request.model) as adapter:
+                tenant = client.tenant(settings.cache)
                 preparation = Preparation(backend, settings, self._state.metrics, tenant, adapter)
                 exchange = _Exchange(self._state, backend, ask, record, preparation, tells_sources)
                 del ask  # large, and not needed any more when the media are loaded

@@ -39,7 +39,7 @@ def build_lora_router(state: ServerState) -> APIRouter:
     async def load_lora_adapter(request: Request) -> dict[str, str]:
         _require_loading(state.require_backend())
         asked = await read(request, LoadAdapterRequest)
-        with state.accept() as backend:
+        with state.accept(request.state.client) as backend:
             await backend.adapters.load(
                 asked.lora_name, asked.lora_path, replaces=asked.load_inplace
             )
@@ -50,7 +50,7 @@ def build_lora_router(state: ServerState) -> APIRouter:
         """Requests that use the adapter are finished."""
         _require_loading(state.require_backend())
         asked = await read(request, UnloadAdapterRequest)
-        with state.accept() as backend:
+        with state.accept(request.state.client) as backend:
             backend.adapters.unload(asked.lora_name)
         return {"lora_name": asked.lora_name, "status": "unloaded"}
 

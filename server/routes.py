@@ -117,7 +117,7 @@ def _build_profile_router(state: ServerState) -> APIRouter:
         profiler = require_profiler()
         refuse_browsers(request, "profiles")
         asked = await _read_start(request, state.settings.server)
-        with state.accept() as backend:
+        with state.accept(request.state.client) as backend:
             await profiler.start(asked, backend.engine)
         return {"tool": asked.tool}
 

@@ -106,8 +106,51 @@ class ServerSettings(_Group):
         le=3600,
         description="Seconds that accepted requests get to finish at shutdown.",
     )
+    max_total_body_bytes: int = Field(
+        default=1024 * _MIB,
+        ge=1024,
+        description="Bytes of request bodies and media files that all requests hold together; one "
+        "that needs more gets a 503 at once. At least `max_body_bytes`.",
+    )
+    header_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="Seconds in which the headers of a request must arrive on a new connection.",
+    )
+    max_connections: int = Field(
+        default=4096,
+        ge=1,
+        le=1_000_000,
+        description="Open connections; one more is closed at once.",
+    )
+    request_timeout_s: float = Field(
+        default=3600.0,
+        gt=0,
+        le=86400,
+        description="Seconds for one request with its answer; a client may ask for fewer by the "
+        "header `x-request-timeout`.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log lines that are written."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Log lines for people, or one JSON object each."
+    )
+    insecure: bool = Field(
+        default=False,
+        description="Listen on other addresses than this machine's own without API keys.",
+    )
+    ssl_certfile: Path | None = Field(
+        default=None, description="Certificate chain (PEM), for https. Default: http."
+    )
+    ssl_keyfile: Path | None = Field(default=None, description="Its private key (PEM).")
+    cors_allow_origins: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], NoDecode, BeforeValidator(_split_commas)
+    ] = Field(
+        default=(),
+        description="Origins of web pages that may use the API, separated by commas; `*` is all. "
+        "Default: none.",
     )
     profile_dir: Path | None = Field(
         default=None,
@@ -127,6 +170,25 @@ class ServerSettings(_Group):
         if count > 1 and others.data.get("profile_dir") is not None:
             raise ValueError("must be 1 with profile_dir: a profile is of one process")
         return count
+
+
+class AccessSettings(_Group):
+    """Who may use the server, and how much of it."""
+
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File of hashed API keys, made by `qwen3vl-serve keys`; read again when it "
+        "changes. Default: none, every client may use the server.",
+    )
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, description="Of each API key that has no limit of its own."
+    )
+    tokens_per_minute: int | None = Field(
+        default=None, ge=1, description="The same of prompt and answer tokens together."
+    )
+    max_concurrent_per_key: int | None = Field(
+        default=None, ge=1, description="The same of requests under way at once."
+    )
 
 
 class MediaSettings(_Group):
@@ -215,6 +277,15 @@ class MediaSettings(_Group):
         description="Host names that media are fetched from, separated by commas; "
         "`*.example.com` is every name below. Empty: any host with a public address.",
     )
+    denied_domains: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], NoDecode, BeforeValidator(_split_commas)
+    ] = Field(
+        default=(), description="Host names that media are not fetched from, written the same way."
+    )
+    allowed_local_media_path: Path | None = Field(
+        default=None,
+        description="Folder from below which `file://` URLs are read. Default: none are.",
+    )
     connect_timeout_s: float = Field(
         default=5.0, gt=0, le=300, description="Seconds for one connection to a media host."
     )
@@ -230,6 +301,9 @@ class MediaSettings(_Group):
     max_parallel_fetches: int = Field(
         default=32, ge=1, le=1024, description="Media URLs fetched at once, over all requests."
     )
+    max_parallel_fetches_per_host: int = Field(
+        default=8, ge=1, le=1024, description="The same of one host."
+    )
     num_workers: int = Field(
         default_factory=_count_cores,
         ge=1,
@@ -237,7 +311,7 @@ class MediaSettings(_Group):
         description="Threads that decode and resize. Default: the CPU cores of this process.",
     )
 
-    @field_validator("allowed_domains")
+    @field_validator("allowed_domains", "denied_domains")
     @classmethod
     def _check_domains(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(ascii_domain, domains))
@@ -387,6 +461,10 @@ class EngineSettings(_Group):
         default=None,
         validate_default=True,
         description="Where a `language` process finds its encoder process: http://HOST:PORT.",
+    )
+    restart_engine: bool = Field(
+        default=False,
+        description="Start an engine that has died again in this process, instead of ending it.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the engine's random numbers.")
     enable_lora: bool = Field(
@@ -585,6 +663,7 @@ class Settings(BaseSettings):
     )
 
     server: ServerSettings = Field(default_factory=ServerSettings)
+    access: AccessSettings = Field(default_factory=AccessSettings)
     media: MediaSettings = Field(default_factory=MediaSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     cache: CacheSettings = Field(default_factory=CacheSettings)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from multimodal.preprocessor_config import PreprocessorConfig
+from server.access.client import Client
 from server.encode_queue import EncodeQueue
 from server.engine import Engine
 from server.errors import NotFound, NotReady, Overloaded
@@ -174,14 +175,14 @@ class ServerState:
         return self.backend
 
     @contextmanager
-    def accept(self) -> Iterator[Backend]:
+    def accept(self, client: Client) -> Iterator[Backend]:
         """A place among the requests being served. Raises: NotReady, Overloaded, at once."""
         backend = self.require_backend()
-        with self.take_place():
+        with self.take_place(client):
             yield backend
 
     @contextmanager
-    def take_place(self) -> Iterator[None]:
+    def take_place(self, client: Client) -> Iterator[None]:
         """One of `max_concurrent_requests`. Raises: NotReady, Overloaded."""
         if self._refusal is not None:
             raise NotReady(*self._refusal)

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from server.access.client import Client
 from server.anthropic.dialect import describe_count, parse_count
 from server.ask import Caller
 from server.body import parse_body
@@ -17,7 +18,6 @@ from server.preparation import Preparation
 from server.protocol import ChatCompletionRequest
 from server.request_io import read_json_body, run_while_connected, with_write_timeout
 from server.state import Backend, ServerState
-from server.tenant import client_of, tenant_of
 from server.tokens_protocol import DetokenizeRequest, TokenizeRequest
 
 Answerer = Callable[[bytearray, Caller, Backend, Preparation], Awaitable[dict[str, Any]]]
@@ -46,10 +46,11 @@ class TokenEndpoint:
             http_request.state.describe_error = self._describe_error
         limits = settings.server
         send = with_write_timeout(send, limits.write_timeout_s)
-        with self._state.accept() as backend:
+        client: Client = http_request.state.client
+        with self._state.accept(client) as backend:
             body = await read_json_body(http_request, limits.max_body_bytes, limits.body_timeout_s)
-            tenant = tenant_of(http_request.headers, settings.cache)
-            caller = Caller(client_of(http_request.headers), backend.engine.model_info.name)
+            tenant = client.tenant(settings.cache)
+            caller = Caller(client.id, backend.engine.model_info.name)
             preparation = Preparation(backend, settings, self._state.metrics, tenant)
 
             async def respond() -> None:

@@ -12,7 +12,6 @@ from server.errors import InvalidRequest, NotFound
 from server.responses.listing import list_items
 from server.responses.store import KeptResponse, ResponseStore
 from server.state import ServerState
-from server.tenant import client_of
 
 _LIMIT = re.compile(r"[1-9][0-9]?|100")  # this, the default and the order are OpenAI's
 
@@ -27,12 +26,9 @@ class ResponseNotFound(NotFound):
 def build_responses_router(state: ServerState, store: ResponseStore) -> APIRouter:
     router = APIRouter(prefix="/v1/responses")
 
-    def client_from(request: Request) -> str:
-        return client_of(request.headers)
-
     def find(request: Request, response_id: str) -> KeptResponse:
         """Raises: ResponseNotFound."""
-        kept = store.get(client_from(request), response_id)
+        kept = store.get(request.state.client.id, response_id)
         if kept is None:
             raise ResponseNotFound
         return kept
@@ -46,7 +42,7 @@ def build_responses_router(state: ServerState, store: ResponseStore) -> APIRoute
 
     @router.delete("/{response_id}")
     async def delete_response(request: Request, response_id: str) -> dict[str, Any]:
-        if not store.delete(client_from(request), response_id):
+        if not store.delete(request.state.client.id, response_id):
             raise ResponseNotFound
         return {"id": response_id, "object": "response", "deleted": True}
 

@@ -3,13 +3,17 @@ import re
 import pytest
 from starlette.datastructures import Headers
 
+from server.access.client import Client, client_id, read_api_key
 from server.settings import CacheSettings
-from server.tenant import tenant_of
 
 
 def tenant(api_key: str | None, **settings) -> str:
     headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-    return tenant_of(Headers(headers), CacheSettings(**settings))
+    return tenant_of(Headers(headers), **settings)
+
+
+def tenant_of(headers: Headers, **settings) -> str:
+    return Client(client_id(read_api_key(headers))).tenant(CacheSettings(**settings))
 
 
 def test_a_client_with_an_api_key_has_a_salt_of_hex_digits():
@@ -31,12 +35,12 @@ def test_the_api_key_is_not_in_the_salt():
 @pytest.mark.parametrize("api_key", ["secret", "", "ключ"])
 def test_a_client_with_an_api_key_shares_nothing_with_those_without(api_key):
     headers = Headers(raw=[(b"authorization", f"Bearer {api_key}".encode())])
-    assert tenant_of(headers, CacheSettings()) != ""
+    assert tenant_of(headers) != ""
 
 
 def test_clients_without_an_api_key_are_one_tenant():
     assert tenant(None) == ""
-    assert tenant_of(Headers({"authorization": ""}), CacheSettings()) == ""
+    assert tenant_of(Headers({"authorization": ""})) == ""
 
 
 def test_all_clients_are_one_tenant_if_that_is_asked_for():
