@@ -26,7 +26,7 @@ import uvloop
 
 from server.app import create_app
 from server.serve import CUT_AFTER_S, bind, load_backend, serve_app
-from server.settings import Settings
+from server.settings import ServerSettings, Settings
 from server.state import ServerState
 
 if TYPE_CHECKING:  # imports vLLM
@@ -56,12 +56,14 @@ def serve_with_workers(settings: Settings, model: str) -> int:
             # the socket comes second: the engines would inherit it
             with (
                 shared_engines(setup, settings.server.api_workers) as engines,
-                _listen(settings.server.host, settings.server.port) as listening,
+                _listen(settings.server) as listening,
             ):
                 ends.callback(engines.shutdown)
                 ends.callback(_end, workers, grace_s)
                 start = partial(_start_worker, share(settings), setup, listening)
                 workers += map(start, engines.clients)
+            if settings.access.api_keys_file is not None:
+                signal.signal(signal.SIGHUP, partial(_pass_on, workers))
             _wait_for_an_end(workers, engines.processes())
             return 1
 
@@ -69,7 +71,8 @@ def serve_with_workers(settings: Settings, model: str) -> int:
 def share(settings: Settings) -> Settings:
     """Of one of the processes: what is limited for all is divided.
 
-    Responses are not kept: the next request may go to another process.
+    Responses are not kept: the next request may go to another process. What API keys may ask for
+    is divided where keys are read, since their file has limits too: `AccessGate`.
     """
     count, media = settings.server.api_workers, settings.media
     total_bytes = max(media.max_total_decoded_bytes // count, media.max_decoded_bytes)
@@ -89,13 +92,20 @@ def share(settings: Settings) -> Settings:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    listening = bind(host, port)
+def _listen(settings: ServerSettings) -> socket.socket:
+    listening = bind(settings.host, settings.port)
     listening.listen(_BACKLOG)
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if listening.family == socket.AF_INET6 else host
-    logger.info("Uvicorn running on http://%s:%d", shown, port)
+    scheme = "http" if settings.ssl_certfile is None else "https"
+    logger.info("Uvicorn running on %s://%s:%d", scheme, shown, port)
     return listening
+
+
+def _pass_on(workers: Sequence[BaseProcess], number: int, *_: object) -> None:
+    for worker in workers:
+        if worker.pid is not None and worker.is_alive():
+            os.kill(worker.pid, number)
 
 
 def _wait_for_an_end(workers: Sequence[BaseProcess], engines: Sequence[BaseProcess]) -> None:

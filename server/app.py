@@ -6,12 +6,15 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp
 
+from server.access.answer_headers import AnswerHeaders
 from server.access.gate import AccessGate
+from server.access.key_ring import KeyRing
 from server.anthropic.dialect import AnthropicDialect
 from server.anthropic.errors import describe_error as describe_anthropic_error
 from server.chat_dialect import ChatDialect
@@ -27,6 +30,19 @@ from server.routes import build_router
 from server.state import Backend, EncoderBackend, ServerState
 from server.text_dialect import TextDialect
 from server.token_endpoints import TokenEndpoint, count_message, detokenize, tokenize
+
+_ANTHROPIC_PATHS = ("/v1/messages", "/v1/messages/count_tokens")
+_EXPOSED_HEADERS = (
+    "x-request-id",
+    "request-id",
+    "retry-after",
+    "warning",
+    *(
+        f"x-ratelimit-{name}-{kind}"
+        for kind in ("requests", "tokens")
+        for name in ("limit", "remaining", "reset")
+    ),
+)
 
 
 def create_app(
@@ -67,9 +83,32 @@ def create_app(
     app.include_router(build_router(state))
     app.include_router(build_lora_router(state))
     app.include_router(build_responses_router(state, responses))
-    app.add_middleware(AccessGate)
-    app.add_middleware(RequestScope)
+    _add_middleware(app, state)
     return app
+
+
+def _add_middleware(app: FastAPI, state: ServerState) -> None:
+    """From the inside out. Raises: SettingsError for a file of API keys that cannot be used."""
+    server, access = state.settings.server, state.settings.access
+    app.state.key_ring = None if access.api_keys_file is None else KeyRing(access.api_keys_file)
+    app.add_middleware(
+        AccessGate,
+        key_ring=app.state.key_ring,
+        settings=access,
+        metrics=state.metrics,
+        num_processes=server.api_workers,
+        describe_errors=dict.fromkeys(_ANTHROPIC_PATHS, describe_anthropic_error),
+    )
+    app.add_middleware(RequestScope)
+    if server.cors_allow_origins:  # outside the layers that refuse, whose answers are read too
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=server.cors_allow_origins,
+            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=_EXPOSED_HEADERS,
+        )
+    app.add_middleware(AnswerHeaders, has_tls=server.ssl_certfile is not None)
 
 
 def _list_routes(state: ServerState, responses: ResponseStore) -> list[BaseRoute]:

@@ -1,4 +1,4 @@
-"""The command line: `qwen3vl-serve serve MODEL`, `plan MODEL`, `check MODEL`, `bench`."""
+"""The command line: `qwen3vl-serve serve MODEL`, `plan MODEL`, `check MODEL`, `keys`, `bench`."""
 
 import argparse
 import sys
@@ -18,6 +18,21 @@ from server.settings import (
 )
 
 _POSITIONAL = "engine.model"
+_SWITCHES = (bool, bool | None)  # types of settings that are on or off
+_TRUTH_VALUES = (
+    "true",
+    "false",
+    "1",
+    "0",
+    "yes",
+    "no",
+    "on",
+    "off",
+    "t",
+    "f",
+    "y",
+    "n",
+)  # pydantic's
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _bench(argv[1:])
     if argv[:1] == ["plan"]:
         return _plan(argv[1:])
-    arguments = _parser().parse_args(argv)
+    if argv[:1] == ["keys"]:
+        return _keys(argv[1:])
+    arguments = _parser().parse_args(_fill_switches(argv))
     set_library_defaults()
     if arguments.command == "check":
         if _is_missing_folder(arguments.model):
@@ -72,6 +89,12 @@ def _plan(argv: Sequence[str]) -> int:
     return main(argv, {EMBEDDED_MODEL: str(EMBEDDED_CHECKPOINT)})
 
 
+def _keys(argv: Sequence[str]) -> int:
+    from server.access.key_commands import main
+
+    return main(argv)
+
+
 def _refuse(message: str) -> int:
     print(f"qwen3vl-serve: {message}", file=sys.stderr)
     return 2
@@ -92,6 +115,24 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return load_settings(arguments.config, overrides)
 
 
+def _flag(name: str) -> str:
+    """Flags carry no group: the names of all settings differ."""
+    return "--" + name.split(".")[1].replace("_", "-")
+
+
+def _fill_switches(argv: Sequence[str]) -> list[str]:
+    """`--insecure` is `--insecure=true`, whatever follows, unless that is a value of its own.
+
+    argparse by itself would take the model's name behind a flag for its value.
+    """
+    switches = {_flag(name) for name, field in iterate_fields() if field.annotation in _SWITCHES}
+    following = [*argv[1:], ""]
+    return [
+        f"{word}=true" if word in switches and after.lower() not in _TRUTH_VALUES else word
+        for word, after in zip(argv, following, strict=True)
+    ]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="qwen3vl-serve")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -102,11 +143,10 @@ def _parser() -> argparse.ArgumentParser:
         if name == _POSITIONAL:
             serve.add_argument(name, metavar="MODEL", nargs="?", help=help_text)
         else:
-            # Flags carry no group: the names of all settings differ.
-            flag = "--" + name.split(".")[1].replace("_", "-")
-            serve.add_argument(flag, dest=name, metavar="VALUE", help=help_text)
+            serve.add_argument(_flag(name), dest=name, metavar="VALUE", help=help_text)
     commands.add_parser("bench", help="load-test a server, or two side by side")
     commands.add_parser("plan", help="memory, layout and arguments for a model")
+    commands.add_parser("keys", help="API keys: add, list, remove")
     check = commands.add_parser("check", help="compare a checkpoint's answers with transformers'")
     check.add_argument("model", metavar="MODEL", help="local folder or Hugging Face name")
     return parser

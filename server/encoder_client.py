@@ -34,15 +34,22 @@ class EncoderClient:
     Args:
         url: http://HOST:PORT of the encoder process.
         namespace: of the vision cache that both processes have.
+        api_key: one of the encoder's, if it asks for any.
     """
 
     def __init__(
-        self, url: str, namespace: str, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        url: str,
+        namespace: str,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        api_key: str | None = None,
     ) -> None:
         self._namespace = namespace
         self._places = asyncio.Semaphore(_MAX_PARALLEL)
         self._http = httpx.AsyncClient(
             base_url=url,
+            headers={} if api_key is None else {"authorization": f"Bearer {api_key}"},
             timeout=httpx.Timeout(_ANSWER_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S, pool=None),
             limits=httpx.Limits(max_connections=_MAX_PARALLEL),
             trust_env=False,

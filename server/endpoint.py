@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from server.access.allowance import Allowance
 from server.access.client import Client
 from server.answer import Answer
 from server.ask import Ask, Caller, Dialect
@@ -52,7 +53,10 @@ class GenerationEndpoint:
             with backend.adapters.using(ask.request.model) as adapter:
                 tenant = client.tenant(settings.cache)
                 preparation = Preparation(backend, settings, self._state.metrics, tenant, adapter)
-                exchange = _Exchange(self._state, backend, ask, record, preparation, tells_sources)
+                allowance: Allowance | None = http_request.state.allowance
+                exchange = _Exchange(
+                    self._state, backend, ask, record, preparation, tells_sources, allowance
+                )
                 del ask  # large, and not needed any more when the media are loaded
                 respond = exchange.respond(send, http_request.state.request_id)
                 await run_while_connected(receive, respond)
@@ -69,7 +73,10 @@ class _Exchange:
         record: RequestRecord,
         preparation: Preparation,
         tells_sources: bool,
+        allowance: Allowance | None,
     ) -> None:
+        self._allowance = allowance
+        self._num_charged = 0
         self._tells_sources = tells_sources
         self._state = state
         self._engine = backend.engine
@@ -84,6 +91,8 @@ class _Exchange:
         async with self._state.until_shutdown():
             prepared = await self._prepare()
         answer = prepared.answer
+        if self._allowance is not None:
+            self._allowance.take_prompt(answer.usage.prompt.num_tokens)
         logger.debug("request %s runs as %s", request_id, self._format.answer_id)
         try:
             async with aclosing(answer.read(prepared.start(self._engine))) as deltas:
@@ -93,6 +102,7 @@ class _Exchange:
                 else:
                     await self._send_whole(send, answer, observed)
         finally:
+            self._charge(answer)
             self._state.metrics.completion_tokens.inc(answer.usage.num_completion_tokens)
 
     async def _prepare(self) -> PreparedAnswer:
@@ -104,10 +114,18 @@ class _Exchange:
     async def _send_whole(self, send: Send, answer: Answer, deltas: AsyncIterator[Delta]) -> None:
         async with self._state.until_shutdown():
             body = await self._format.collect(answer, deltas)
+        self._charge(answer)  # before the headers, which tell what is left
         response = Response(orjson.dumps(body), media_type="application/json")
         start = {"status": 200, "headers": response.raw_headers}
         await send({"type": "http.response.start", **start})
         await send({"type": "http.response.body", "body": response.body})
+
+    def _charge(self, answer: Answer) -> None:
+        """The API key for what was generated since the last time."""
+        num_tokens = answer.usage.num_completion_tokens
+        if self._allowance is not None:
+            self._allowance.take_answer(num_tokens - self._num_charged)
+        self._num_charged = num_tokens
 
     async def _send_stream(
         self, send: Send, answer: Answer, deltas: AsyncIterator[Delta], request_id: str

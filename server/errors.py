@@ -3,6 +3,9 @@
 ServeError
 ├── ClientError
 │   ├── InvalidRequest          the body does not say what it must, or asks for what is not offered
+│   ├── Unauthorized            no API key that counts
+│   ├── Forbidden               not for web pages, or not for this API key
+│   ├── RateLimited             the API key has used up what it may ask for, for now
 │   ├── NotFound                there is no such thing here
 │   │   └── ModelNotFound       another model is served here
 │   ├── Conflict                not now: a profile is running already, or the engine sleeps
@@ -44,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
 _STATUS_HEADERS: Mapping[int, dict[str, str]] = {
+    401: {"WWW-Authenticate": "Bearer"},
     408: {"Connection": "close"},  # what is left of the body is not waited for
     503: {"Retry-After": str(RETRY_AFTER_S)},
 }
@@ -69,8 +73,29 @@ class InvalidRequest(ClientError):
     pass
 
 
+class Unauthorized(ClientError):
+    pass
+
+
 class Forbidden(ClientError):
     pass
+
+
+class RateLimited(ClientError):
+    """`kind`: what is used up, `requests` or `tokens`: the `type` of OpenAI's error."""
+
+    def __init__(
+        self,
+        message: str,
+        code: str,
+        param: str | None = None,
+        *,
+        kind: str = "requests",
+        retry_after_s: int = RETRY_AFTER_S,
+    ) -> None:
+        super().__init__(message, code, param)
+        self.kind = kind
+        self.retry_after_s = retry_after_s
 
 
 class NotFound(ClientError):
@@ -123,12 +148,14 @@ class NotReady(ServerError):
 
 _STATUS: Mapping[type[Exception], int] = {
     InvalidRequest: 400,
+    Unauthorized: 401,
     Forbidden: 403,
     NotFound: 404,
     BodyTimeout: 408,
     Conflict: 409,
     PayloadTooLarge: 413,
     UnsupportedContentType: 415,
+    RateLimited: 429,
     EngineFailed: 500,
     EncoderUnavailable: 503,
     NotStored: 503,
@@ -161,6 +188,8 @@ def describe_error(error: Exception, request_id: str) -> ErrorAnswer:
     if isinstance(error, HTTPException):  # raised by the router
         return _describe_routing(error)
     status = status_of(error)
+    if isinstance(error, RateLimited):
+        return _describe_rate_limit(error, status)
     if isinstance(error, ServeError | MediaError):
         return _answer(status, error.message, error.code, error.param)
     if isinstance(error, InvalidSampling):
@@ -182,6 +211,12 @@ def _describe_routing(error: HTTPException) -> ErrorAnswer:
     status = error.status_code
     answer = _answer(status, messages.get(status, error.detail), slugs.get(status, "http_error"))
     return ErrorAnswer(status, answer.body, dict(error.headers or {}))
+
+
+def _describe_rate_limit(error: RateLimited, status: int) -> ErrorAnswer:
+    body = _answer(status, error.message, error.code, error.param).body
+    detail = {**body["error"], "type": error.kind}
+    return ErrorAnswer(status, {"error": detail}, {"Retry-After": str(error.retry_after_s)})
 
 
 def _answer(status: int, message: str, code: str, param: str | None = None) -> ErrorAnswer:

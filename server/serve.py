@@ -18,6 +18,10 @@ import uvloop
 from fastapi import FastAPI
 
 from demo.embedded import EMBEDDED_CHECKPOINT
+from server.access.binding import check_binding
+from server.access.encoder_key import read_encoder_key
+from server.access.key_ring import KeyRing, load_keys
+from server.access.tls import check_certificate
 from server.app import create_app
 from server.engine import EngineDead
 from server.lora_adapters import LoraAdapters
@@ -54,6 +58,7 @@ def serve(settings: Settings) -> int:
         from server.vllm_follower import follow  # imports vLLM
 
         return follow(settings, _locate_model(settings.engine.model))
+    _check_access(settings)
     host, port = settings.server.host, settings.server.port
     try:
         bind(host, port).close()  # fails before the model is loaded, which can take minutes
@@ -69,6 +74,15 @@ def serve(settings: Settings) -> int:
 
         return serve_with_workers(settings, model)
     return uvloop.run(_serve(settings, model))
+
+
+def _check_access(settings: Settings) -> None:
+    """What would fail later, when the model is loaded. Raises: SettingsError."""
+    check_binding(settings)
+    check_certificate(settings.server)
+    read_encoder_key(settings.engine.encoder_key_file)
+    if settings.access.api_keys_file is not None:
+        load_keys(settings.access.api_keys_file)
 
 
 def _exit(status: int, *_: object) -> None:
@@ -131,11 +145,27 @@ async def serve_app(
         http="h11",  # bounds the size of request headers, which httptools does not
         ws="none",
         proxy_headers=False,
+        ssl_certfile=settings.server.ssl_certfile,
+        ssl_keyfile=settings.server.ssl_keyfile,
     )
     server = _Server(config, state)
+    _reload_keys_on_hangup(app.state.key_ring)
     async with _watched(state, server):
         await server.serve([listening] if listening is not None else None)
     return 1 if state.load_failed or state.engine_died else 0
+
+
+def _reload_keys_on_hangup(key_ring: KeyRing | None) -> None:
+    if key_ring is None:
+        return
+    loop, reloads = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+
+    def reload() -> None:
+        task = loop.create_task(key_ring.refresh(is_forced=True))
+        reloads.add(task)  # the loop itself does not hold it
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
 
 
 class _Server(uvicorn.Server):

@@ -144,9 +144,13 @@ class ServerSettings(_Group):
     ssl_certfile: Path | None = Field(
         default=None, description="Certificate chain (PEM), for https. Default: http."
     )
-    ssl_keyfile: Path | None = Field(default=None, description="Its private key (PEM).")
+    ssl_keyfile: Path | None = Field(
+        default=None, validate_default=True, description="Its private key (PEM), not encrypted."
+    )
     cors_allow_origins: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...], NoDecode, BeforeValidator(_split_commas)
+        tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/?#\s]+)$")], ...],
+        NoDecode,
+        BeforeValidator(_split_commas),
     ] = Field(
         default=(),
         description="Origins of web pages that may use the API, separated by commas; `*` is all. "
@@ -154,7 +158,7 @@ class ServerSettings(_Group):
     )
     profile_dir: Path | None = Field(
         default=None,
-        description="Folder for traces; every client may then take them, by `/start_profile`.",
+        description="Folder for traces; clients may then take them, by `/start_profile`.",
     )
     api_workers: int = Field(
         default=1,
@@ -163,6 +167,13 @@ class ServerSettings(_Group):
         description="Processes that take requests and prepare media for the same engines; they "
         "share out what is limited per server.",
     )
+
+    @field_validator("ssl_keyfile")
+    @classmethod
+    def _check_certificate(cls, keyfile: Path | None, others: ValidationInfo) -> Path | None:
+        if (keyfile is None) != (others.data.get("ssl_certfile") is None):
+            raise ValueError("ssl_certfile and ssl_keyfile go together")
+        return keyfile
 
     @field_validator("api_workers")
     @classmethod
@@ -189,6 +200,13 @@ class AccessSettings(_Group):
     max_concurrent_per_key: int | None = Field(
         default=None, ge=1, description="The same of requests under way at once."
     )
+
+    @field_validator("requests_per_minute", "tokens_per_minute", "max_concurrent_per_key")
+    @classmethod
+    def _check_keys(cls, limit: int | None, others: ValidationInfo) -> int | None:
+        if limit is not None and others.data.get("api_keys_file") is None:
+            raise ValueError("needs api_keys_file: without it, a client is whoever it says it is")
+        return limit
 
 
 class MediaSettings(_Group):
@@ -436,7 +454,7 @@ class EngineSettings(_Group):
     )
     enable_sleep_mode: bool = Field(
         default=False,
-        description="Let every client put the engine to sleep, by `/sleep`; needs a GPU.",
+        description="Let clients put the engine to sleep, by `/sleep`; needs a GPU.",
     )
     mm_encoder_tp_mode: Literal["weights", "data"] = Field(
         default="weights",
@@ -461,6 +479,11 @@ class EngineSettings(_Group):
         default=None,
         validate_default=True,
         description="Where a `language` process finds its encoder process: http://HOST:PORT.",
+    )
+    encoder_key_file: Path | None = Field(
+        default=None,
+        description="File with the API key that it shows to the encoder process, as plain text. "
+        "Default: it shows none.",
     )
     restart_engine: bool = Field(
         default=False,
@@ -490,7 +513,7 @@ class EngineSettings(_Group):
     )
     lora_dir: Path | None = Field(
         default=None,
-        description="Folder from below which every client may load LoRA adapters, and unload any. "
+        description="Folder from below which clients may load LoRA adapters, and unload any. "
         "Default: none, clients may not.",
     )
 
@@ -556,6 +579,13 @@ class EngineSettings(_Group):
         if role == "language" and given.get("cudagraph_mm_encoder"):
             raise ValueError("has no vision tower for cudagraph_mm_encoder")
         return role
+
+    @field_validator("encoder_key_file")
+    @classmethod
+    def _check_encoder_key(cls, path: Path | None, others: ValidationInfo) -> Path | None:
+        if path is not None and others.data.get("role") != "language":
+            raise ValueError("only the role `language` has an encoder elsewhere")
+        return path
 
     @field_validator("encoder_url")
     @classmethod

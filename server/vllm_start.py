@@ -27,6 +27,7 @@ from vllm.v1.executor import Executor
 from multimodal.checkpoint_files import read_checkpoint_json
 from multimodal.vision_cache import VisionCacheConfig
 from multimodal.vllm_input import use_plain_keys
+from server.access.encoder_key import read_encoder_key
 from server.cache_config import vision_cache_config
 from server.context_length import ContextLength, find_context_length
 from server.encoder_client import EncoderClient
@@ -215,7 +216,8 @@ async def connect_engine(
     )
     encoder = None
     if settings.encoder_url is not None:
-        encoder = EncoderClient(settings.encoder_url, setup.cache.namespace)
+        api_key = read_encoder_key(settings.encoder_key_file)
+        encoder = EncoderClient(settings.encoder_url, setup.cache.namespace, api_key=api_key)
     return VllmEngine(llm, model_info, cache, clean_up, encoder)
 
 

@@ -36,10 +36,20 @@ class Client:
         return "" if settings.tenant_salt == "none" else self.id
 
 
+def read_api_keys(headers: Headers) -> list[str]:
+    """What all `Authorization: Bearer` and `x-api-key` present, each key once."""
+    bearers = [_strip_scheme(value) for value in headers.getlist("authorization") if value]
+    return list(dict.fromkeys([*bearers, *filter(None, headers.getlist("x-api-key"))]))
+
+
 def read_api_key(headers: Headers) -> str | None:
-    """As `Authorization: Bearer` or `x-api-key` has it."""
-    api_key = headers.get("authorization") or headers.get("x-api-key")
-    return api_key.removeprefix("Bearer ") if api_key else None
+    """The first of them."""
+    return next(iter(read_api_keys(headers)), None)
+
+
+def _strip_scheme(authorization: str) -> str:
+    scheme, _, rest = authorization.partition(" ")
+    return rest.strip() if scheme.lower() == "bearer" else authorization
 
 
 def client_id(api_key: str | None) -> str:

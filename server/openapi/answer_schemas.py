@@ -21,7 +21,7 @@ class ErrorDetail(AnswerModel):
     """`param` points into the body; `code` stays the same, messages may change."""
 
     message: str
-    type: Literal["invalid_request_error", "server_error"]
+    type: Literal["invalid_request_error", "requests", "tokens", "server_error"]
     param: str | None
     code: str
 

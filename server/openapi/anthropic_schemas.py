@@ -142,8 +142,11 @@ class AnthropicErrorDetail(AnswerModel):
     message: str
     type: Literal[
         "invalid_request_error",
+        "authentication_error",
+        "permission_error",
         "not_found_error",
         "request_too_large",
+        "rate_limit_error",
         "overloaded_error",
         "api_error",
     ]

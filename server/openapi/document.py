@@ -15,18 +15,20 @@ from pydantic.json_schema import (
 )
 from pydantic_core import core_schema
 
-from server.errors import RETRY_AFTER_S
-from server.openapi.operation_schemas import OPERATIONS, Link, Operation, Parameter, Stream
+from server.access.operator_paths import OPEN_PATHS, OPERATOR_PATHS
+from server.openapi.operation_schemas import DETAILS, OPERATIONS, Link, Operation, Parameter, Stream
 
 _PACKAGE = "qwen3vl-serve"
 _DESCRIPTION = """\
 Qwen3-VL over the APIs of OpenAI and Anthropic. Unknown fields of a body are ignored, and named in \
-the answer's `warning` header. No key is asked for; responses are kept for the key that their \
-request came with."""
+the answer's `warning` header. An API key is `Authorization: Bearer KEY` or `x-api-key`; whether \
+one is asked for, and what it may ask for a minute, is the operator's choice. Responses are kept \
+for the key that their request came with."""
 _JSON = "application/json"
 _ERRORS: Mapping[int, str] = {
     400: "The body, a field of it, a combination of fields or a parameter is wrong",
-    403: "Not for a page on the web",
+    401: "The API key is missing or not valid",
+    403: "Not for a page on the web, or for an admin key only",
     404: "Another model is served, nothing of this id is kept, or a setting turns this off",
     408: "The body did not arrive in time",
     409: "A profile is running already, or none is; the name of an adapter is taken; the engine "
@@ -34,6 +36,7 @@ _ERRORS: Mapping[int, str] = {
     413: "The body, or a medium in it, is too large",
     415: "The body is not declared as JSON, or a medium has an unknown format",
     422: "A medium cannot be decoded",
+    429: "The API key has used up its requests or tokens of a minute, or its places",
     500: "The engine gave up on the request, or the server has a fault",
     503: "Too many requests are being served, or the model is not ready",
 }
@@ -47,7 +50,7 @@ _HEADERS: Mapping[str, JsonSchemaValue] = {
     "retry-after": {
         "description": "Seconds",
         "required": True,
-        "schema": {"const": RETRY_AFTER_S},
+        "schema": {"type": "integer", "minimum": 1},
     },
     "warning": {
         "description": "Names fields of the body that were ignored, as they are unknown",
@@ -148,7 +151,7 @@ def _drop_unused(definitions: Mapping[str, Any], schemas: Schemas) -> dict[str, 
 
 
 def _describe_operation(operation: Operation, schemas: Schemas) -> dict[str, Any]:
-    errors = sorted((*operation.errors, 500))
+    errors = _list_errors(operation)
     described = {
         "operationId": operation.name,
         "summary": operation.summary,
@@ -169,6 +172,16 @@ def _describe_operation(operation: Operation, schemas: Schemas) -> dict[str, Any
             "content": {_JSON: {"schema": schema}},
         }
     return described
+
+
+def _list_errors(operation: Operation) -> list[int]:
+    """With those of every operation."""
+    errors = {*operation.errors, 500}
+    if operation.path in OPERATOR_PATHS or DETAILS in operation.parameters:
+        errors |= {401, 403}
+    elif operation.path not in OPEN_PATHS:
+        errors |= {401, 429} if operation.method == "post" else {401}
+    return sorted(errors)
 
 
 def _describe_parameters(operation: Operation) -> list[dict[str, Any]]:
@@ -234,10 +247,10 @@ def _describe_errors(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     error = {_JSON: {"schema": schemas[operation.error, "serialization"]}}
     ids = ["x-request-id", "request-id"]
     described: dict[str, Any] = {}
-    for status in (*operation.errors, 500):
+    for status in _list_errors(operation):
         described[_error_name(operation, status)] = {
             "description": _ERRORS[status],
-            "headers": _refer_headers([*ids, "retry-after"] if status == 503 else ids),
+            "headers": _refer_headers([*ids, "retry-after"] if status in (429, 503) else ids),
             "content": {} if operation.method == "head" else error,
         }
     return described

@@ -98,7 +98,7 @@ class Operation:
 
 
 _RESPONSE_ID = Parameter("response_id", "path", {"type": "string", "minLength": 1}, "of a response")
-_DETAILS = Parameter(
+DETAILS = Parameter(
     "details", "query", {"type": "string", "enum": ["0", "1"]}, "1: how the model runs, checksums"
 )
 _KEPT_RESPONSE = "/v1/responses/{response_id}"
@@ -254,7 +254,7 @@ OPERATIONS = (
         tag="Service",
         answer=Health,
         errors=(400, 503),
-        parameters=(_DETAILS,),
+        parameters=(DETAILS,),
     ),
     Operation(
         method="head",
@@ -264,7 +264,7 @@ OPERATIONS = (
         tag="Service",
         answer=None,
         errors=(400, 503),
-        parameters=(_DETAILS,),
+        parameters=(DETAILS,),
     ),
     Operation(
         method="get",
