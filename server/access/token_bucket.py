@@ -35,5 +35,6 @@ class TokenBucket:
         self.per_minute = per_minute
 
     def seconds_until(self, level: float) -> float:
-        """From now, if nothing is taken."""
-        return max(0.0, level - self.level) * _SECONDS_PER_MINUTE / self.per_minute
+        """From now, if nothing is taken; to the millisecond."""
+        missing = max(0.0, level - self.level)
+        return round(missing * _SECONDS_PER_MINUTE / self.per_minute, 3)
