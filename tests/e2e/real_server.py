@@ -173,7 +173,7 @@ class RealServer(ServerProcess):
         variables: for its environment.
     """
 
-    address = re.compile(r"Uvicorn running on (http://\S+)")
+    address = re.compile(r"Uvicorn running on (https?://\S+)")
     ready_path = "/ready"
 
     def __init__(

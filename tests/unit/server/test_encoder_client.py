@@ -99,3 +99,25 @@ async def test_attempts_are_few_and_end_in_a_503(make_client, answer, code, num_
     assert caught.value.code == code
     assert status_of(caught.value) == 503
     assert len(encoder.requests) == num_attempts
+
+
+@pytest.mark.parametrize("api_key", ["sk-encoder", None])
+async def test_the_encoder_is_shown_the_key_that_is_given(api_key):
+    encoder = Encoder(200)
+    transport = httpx.MockTransport(encoder)
+    client = EncoderClient("http://encoder:1", NAMESPACE, transport, api_key=api_key)
+    await client.encode(ITEM)
+    await client.close()
+    (request,) = encoder.requests
+    assert request.headers.get("authorization") == (api_key and f"Bearer {api_key}")
+
+
+async def test_a_key_that_the_encoder_refuses_is_not_in_the_log(caplog):
+    encoder = Encoder(401)
+    transport = httpx.MockTransport(encoder)
+    client = EncoderClient("http://encoder:1", NAMESPACE, transport, api_key="sk-encoder")
+    with pytest.raises(EncoderUnavailable) as caught:
+        await client.encode(ITEM)
+    await client.close()
+    assert caught.value.code == "encoder_refuses" and len(encoder.requests) == 1
+    assert "401" in caplog.text and "sk-encoder" not in caplog.text
