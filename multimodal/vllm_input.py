@@ -22,15 +22,17 @@ def engine_input(
     prompt_token_ids: Sequence[int],
     items: Sequence[PlacedItem],
     lora_int_id: int | None = None,
+    cache_salt: str | None = None,
 ) -> Any:
     """The `EngineInput` of an expanded prompt, ready for `AsyncLLM.generate` or `LLM`.
 
     Args:
         lora_int_id: the adapter that the items are encoded with, 0 for none; None, for all
             requests, if the engine has no adapters.
+        cache_salt: only requests with the same one share what is in the prefix cache.
     """
     if not items:
-        return tokens_input(list(prompt_token_ids))
+        return tokens_input(list(prompt_token_ids), cache_salt=cache_salt)
     modalities = sorted({placed.item.modality for placed in items})
     by_modality = {m: [p for p in items if p.item.modality == m] for m in modalities}
     return mm_input(
@@ -46,6 +48,7 @@ def engine_input(
             m: [PlaceholderRange(offset=p.offset, length=p.num_tokens) for p in placed]
             for m, placed in by_modality.items()
         },
+        cache_salt=cache_salt,
     )
 
 

@@ -46,7 +46,7 @@ class Preparation:
         self._settings = settings
         self._metrics = metrics
         self._adapter = adapter
-        self._tenant = tenant
+        self._client_tenant = self._tenant = tenant
         if adapter is not None and adapter.has_tower:
             self._tenant += f"+lora-{adapter.digest}"  # its embeddings are nobody else's
 
@@ -129,6 +129,7 @@ class Preparation:
                         starts_in_reasoning=prompt.thinking.enabled,
                         priority=ask.request.priority or 0,
                         adapter=self._adapter,
+                        tenant=self._client_tenant,
                     )
                 )
         usage = count_prompts([prompt.expanded for prompt in prompts])

@@ -635,8 +635,8 @@ class CacheSettings(_Group):
     )
     tenant_salt: Literal["api_key", "none"] = Field(
         default="api_key",
-        description="Whether clients with different API keys share cached images and videos "
-        "(`none`) or not (`api_key`).",
+        description="Whether clients with different API keys share cached images, videos and "
+        "beginnings of prompts (`none`) or not (`api_key`).",
     )
 
 

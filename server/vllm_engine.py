@@ -104,7 +104,10 @@ class VllmEngine:
     async def generate(self, request: EngineRequest) -> AsyncGenerator[GenerationChunk, None]:
         params = _sampling_params(request.sampling)
         items = self._cache.known_items.submit(request.items)
-        prompt = engine_input(request.prompt_token_ids, items, self._lora_of_items(request.adapter))
+        lora_int_id = self._lora_of_items(request.adapter)
+        prompt = engine_input(
+            request.prompt_token_ids, items, lora_int_id, cache_salt=request.tenant or None
+        )
         num_top = request.sampling.num_logprobs or 0
         outputs = self._llm.generate(
             prompt,

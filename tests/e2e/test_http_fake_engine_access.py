@@ -300,6 +300,7 @@ async def test_keys_do_not_share_the_cache_nor_kept_responses(key_file):
         await server.chat(api_key, content=[image_part()])
     first, second, third = server.pipeline.tenants
     assert first == third != second and "" not in (first, second)
+    assert [request.tenant for request in server.engine.requests] == [first, second, third]
     body = {"model": "qwen", "input": "hi"}
     kept = await server.request("POST", "/v1/responses", json=body, headers=bearer("a"))
     place = f"/v1/responses/{kept.json()['id']}"

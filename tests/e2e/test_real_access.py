@@ -42,8 +42,8 @@ class GuardedServer(RealServer):
         context = ssl.create_default_context(cafile=str(self._certfile))
         return httpx.Client(base_url=self.base_url, timeout=120, verify=context)
 
-    def ask_as(self, api_key: str, **options: Any) -> httpx.Response:
-        body = make_request("Hello.", max_tokens=4, **options)
+    def ask_as(self, api_key: str, content: str = "Hello.", **options: Any) -> httpx.Response:
+        body = make_request(content, max_tokens=4, **options)
         return self.http.post(CHAT, json=body, headers=bearer(api_key))
 
 
@@ -83,7 +83,7 @@ def server(
         host="0.0.0.0",
         ssl_keyfile=keyfile,
         api_keys_file=key_file,
-        max_model_len=256,
+        max_model_len=1024,
     ) as server:
         yield server
 
@@ -106,6 +106,15 @@ def test_a_stream_tells_what_is_left(server: GuardedServer, user: str) -> None:
     response = server.ask_as(user, stream=True)
     assert response.text.endswith("data: [DONE]\n\n")
     assert int(response.headers["x-ratelimit-remaining-tokens"]) < 100000
+
+
+def test_keys_do_not_share_the_beginnings_of_prompts(
+    server: GuardedServer, user: str, admin: str
+) -> None:
+    content = " ".join(str(number) for number in range(150))
+    usages = [server.ask_as(key, content).json()["usage"] for key in (user, admin, user)]
+    cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in usages]
+    assert cached[:2] == [0, 0] and cached[2] > 0
 
 
 def test_plain_http_is_not_spoken(server: GuardedServer) -> None:
