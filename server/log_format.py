@@ -21,9 +21,14 @@ OUR_LOGGERS = ("server", "multimodal", "model_executor", "demo")
 TRUSTED_LOGGERS = (*OUR_LOGGERS, "uvicorn", "vllm")
 # Parts of vLLM that name tokens in their messages' arguments.
 _TOKEN_LOGGERS = ("vllm.v1.core", "vllm.v1.structured_output", "vllm.v1.engine.detokenizer")
-# At a start there is no client yet, and the message of the exception is what an operator needs.
-START_FAILURES = frozenset(
-    {"the model cannot be loaded", "EngineCore failed to start.", "WorkerProc failed to start."}
+# Exceptions that know of no request, and whose messages are what an operator needs.
+_EXPLAINED = frozenset(
+    {
+        "the model cannot be loaded",
+        "EngineCore failed to start.",
+        "WorkerProc failed to start.",
+        "adapter %s cannot be loaded",
+    }
 )
 _MAX_FRAMES = 40
 _MAX_CAUSES = 8
@@ -80,7 +85,7 @@ def _values(record: logging.LogRecord) -> dict[str, Any]:
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
         values |= describe_exception(error)
-        if record.msg in START_FAILURES:
+        if record.msg in _EXPLAINED:
             values["reason"] = str(error)
     return {name: value for name, value in values.items() if value is not None}
 

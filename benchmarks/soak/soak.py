@@ -105,6 +105,10 @@ def _launch(options: SoakOptions, folders: Mapping[str, Path]) -> Launch:
         "log-level": "warning",
     }
     parts = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-    variables = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    variables = {
+        "HF_HUB_OFFLINE": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "VLLM_XGRAMMAR_CACHE_MB": "4",  # of compiled grammars; 512 by default
+    }
     program = str(Path(sys.executable).with_name("qwen3vl-serve"))
     return Launch([program, "serve", "demo", *parts], variables)
