@@ -5,6 +5,7 @@ classes are named as strings and imported where they are used. It lives outside 
 because vLLM's own imports take that name away before plugins are loaded; see `_free_package_name`.
 """
 
+import logging
 import sys
 from importlib.util import find_spec
 
@@ -36,6 +37,8 @@ _NEEDED_MODULES = (
 def register() -> None:
     """Register both architectures under their stock names, and the reasoning gate.
 
+    And keep prompts out of the log of an engine that dies.
+
     Safe to call more than once.
 
     Raises: RuntimeError if the installed vLLM is not one that this plugin is built for. vLLM lets
@@ -55,6 +58,8 @@ def register() -> None:
     ReasoningParserManager.register_lazy_module(
         REASONING_GATE, "model_executor.reasoning_gate", "ReasoningGate"
     )
+    # writes sampling parameters, grammars among them, and visual items of the step that has failed
+    logging.getLogger("vllm.logging_utils.dump_input").disabled = True
 
 
 def check_vllm_version(version: str) -> None:

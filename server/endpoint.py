@@ -21,6 +21,7 @@ from server.metrics import RequestRecord
 from server.preparation import Preparation
 from server.prepared import PreparedAnswer
 from server.request_io import read_json_body, run_while_connected, with_write_timeout
+from server.request_log import add_fields
 from server.state import Backend, ServerState
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class _Exchange:
         answer = prepared.answer
         if self._allowance is not None:
             self._allowance.take_prompt(answer.usage.prompt.num_tokens)
-        logger.debug("request %s runs as %s", request_id, self._format.answer_id)
+        logger.debug("generating", extra={"fields": {"answer_id": self._format.answer_id}})
         try:
             async with aclosing(answer.read(prepared.start(self._engine))) as deltas:
                 observed = self._observe_first(deltas)
@@ -103,7 +104,9 @@ class _Exchange:
                     await self._send_whole(send, answer, observed)
         finally:
             self._charge(answer)
-            self._state.metrics.completion_tokens.inc(answer.usage.num_completion_tokens)
+            num_tokens = answer.usage.num_completion_tokens
+            add_fields(completion_tokens=num_tokens)
+            self._state.metrics.completion_tokens.inc(num_tokens)
 
     async def _prepare(self) -> PreparedAnswer:
         ask, self._ask = self._ask, None

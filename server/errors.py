@@ -196,7 +196,7 @@ def describe_error(error: Exception, request_id: str) -> ErrorAnswer:
         return _answer(status, str(error), "invalid_sampling")
     if isinstance(error, EngineDead):
         return _answer(status, "the engine has stopped", "engine_dead")
-    logger.error("request %s: unexpected error", request_id, exc_info=error)
+    logger.error("unexpected error", exc_info=error)
     return _answer(500, f"internal error (request id {request_id})", "internal_error")
 
 

@@ -8,6 +8,7 @@ from starlette.types import Send
 
 from server.answer_format import AnswerFormat
 from server.errors import describe_error
+from server.request_log import add_fields
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -46,6 +47,7 @@ async def send_event_stream(
     except Exception as error:
         failure = error
         answer = describe_error(error, request_id)
+        add_fields(code=answer.body["error"]["code"])
         await _send_body(send, answer_format.describe_failure(answer.body, answer.status))
     await send({"type": "http.response.body", "body": answer_format.last_event, "more_body": False})
     return failure

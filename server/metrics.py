@@ -20,12 +20,12 @@ from prometheus_client.registry import Collector
 from starlette.requests import ClientDisconnect
 
 from server.errors import status_of
+from server.request_log import CLIENT_CLOSED_REQUEST, add_fields
 from server.settings import are_metrics_shared
 
 # from a small model on a short prompt to hours of video on a large one
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600)
 _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
-CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that went away
 
 
 class RequestRecord:
@@ -60,6 +60,7 @@ class RequestRecord:
         self.status = CLIENT_CLOSED_REQUEST
 
     def close(self) -> None:
+        add_fields(outcome=self.outcome)
         self._metrics.requests.labels(self.outcome, str(self.status)).inc()
         if self.is_accepted:
             self._metrics.in_flight.dec()

@@ -105,7 +105,8 @@ class PatchSupply:
                 if key not in self._by_key:
                     self._discard(key)
         except Exception as error:
-            logger.warning("request %s: patches cannot be had: %r", request.request_id, error)
+            kind = type(error).__name__  # its message may quote a file
+            logger.warning("request %s: patches cannot be had: %s", request.request_id, kind)
             failed = [supplied]
             if isinstance(error, EncoderUnavailable):  # it would be so for the others as well
                 failed += [other for key in keys for other in self._by_key.get(key, ())]

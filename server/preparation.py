@@ -20,6 +20,7 @@ from server.metrics import Metrics
 from server.prepared import PreparedAnswer, PreparedPrompt
 from server.protocol import ChatCompletionRequest
 from server.reasoning import ReasoningSplitter
+from server.request_log import add_fields
 from server.sampling import check_context, fit_to_context, resolve_sampling, sample_choice
 from server.settings import Settings
 from server.state import Backend
@@ -187,6 +188,7 @@ class Preparation:
                 "for other requests included",
                 "media_timeout",
             ) from None
+        add_fields(num_media=len(media))
         for part in media:
             metrics.media_items.labels(part.modality).inc()
             for item in part.items:
@@ -194,6 +196,7 @@ class Preparation:
         return media
 
     def _count_prompt(self, usage: PromptUsage) -> None:
+        add_fields(prompt_tokens=usage.num_tokens)
         num_media_tokens = usage.num_image_tokens + usage.num_video_tokens
         tokens = self._metrics.prompt_tokens
         tokens.labels("text").inc(usage.num_tokens - num_media_tokens)

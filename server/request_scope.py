@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import describe_error
+from server.request_log import RequestLog, add_fields, logged
 
 REQUEST_ID_HEADER = "x-request-id"
 ANTHROPIC_ID_HEADER = "request-id"
@@ -20,7 +21,10 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 
 class RequestScope:
-    """ASGI middleware. The id is the client's `x-request-id` if it is sane; answers carry it."""
+    """ASGI middleware. The id is the client's `x-request-id` if it is sane; answers carry it.
+
+    So does every log line that is written while the request is handled.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -32,12 +36,15 @@ class RequestScope:
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         request_id = given if _SANE_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
         scope.setdefault("state", {})["request_id"] = request_id
-        has_started = False
+        with logged(request_id, scope) as log:
+            await self._handle(scope, receive, send, log)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send, log: RequestLog) -> None:
+        request_id = log.request_id
 
         async def send_with_id(message: Message) -> None:
-            nonlocal has_started
             if message["type"] == "http.response.start":
-                has_started = True
+                log.status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID_HEADER] = headers[ANTHROPIC_ID_HEADER] = request_id
             await send(message)
@@ -45,9 +52,9 @@ class RequestScope:
         try:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            pass  # nobody is left to answer
+            log.has_lost_client = True  # nobody is left to answer
         except Exception as error:
-            if has_started:
+            if log.status is not None:
                 raise
             describe = scope["state"].get("describe_error")
             response = error_response(error, request_id, describe)
@@ -59,5 +66,6 @@ def error_response(
 ) -> Response:
     """Args: describe: gives OpenAI's error object the shape of another API."""
     answer = describe_error(error, request_id)
+    add_fields(code=answer.body["error"]["code"])
     body = describe(answer.body, answer.status) if describe else answer.body
     return Response(orjson.dumps(body), answer.status, answer.headers, "application/json")

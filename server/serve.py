@@ -24,6 +24,7 @@ from server.access.key_ring import KeyRing, load_keys
 from server.access.tls import check_certificate
 from server.app import create_app
 from server.engine import EngineDead
+from server.log_setup import log_lost_exceptions, set_up_logging
 from server.lora_adapters import LoraAdapters
 from server.metrics import Metrics
 from server.profiler import allow_tracing
@@ -46,10 +47,7 @@ def serve(settings: Settings) -> int:
     Returns: the exit status: 1 if the engine failed.
     Raises: SettingsError for what this platform cannot do.
     """
-    logging.basicConfig(
-        level=settings.server.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    set_up_logging(settings.server.log_level, settings.server.log_format)
     warnings.filterwarnings("ignore", module="PIL")  # one line per odd tag of a client's image
     # uvicorn passes a signal on when it has shut down; the default action would skip the clean-up.
     for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
@@ -134,11 +132,13 @@ async def serve_app(
         listening: a socket to take connections from; None: one of the settings' address.
     """
     settings = state.settings
+    log_lost_exceptions(asyncio.get_running_loop())
     config = uvicorn.Config(
         app,
         host=settings.server.host,
         port=settings.server.port,
-        log_level=settings.server.log_level,
+        log_config=None,  # uvicorn's loggers write as ours do
+        access_log=False,  # it would write paths and queries; see `server.request_log`
         # requests that run out of time are told so before their connections are cut
         timeout_graceful_shutdown=math.ceil(settings.server.shutdown_timeout_s) + CUT_AFTER_S,
         server_header=False,

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import logging
 import os
 import socket
@@ -14,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from vllm.config import VllmConfig
+from vllm.config.logging import LoggingConfig
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.utils import (
@@ -32,6 +34,7 @@ from server.cache_config import vision_cache_config
 from server.context_length import ContextLength, find_context_length
 from server.encoder_client import EncoderClient
 from server.engine import ModelInfo
+from server.log_setup import logging_config
 from server.report_exchange import ReportExchange
 from server.settings import EngineSettings, Settings, SettingsError
 from server.vllm_args import engine_args, is_cpu, num_workers, set_engine_environment
@@ -91,6 +94,7 @@ def set_up_engine(model: str, settings: Settings, run_folder: Path) -> EngineSet
         model, engine, context, cache_config, cache.device_bytes, settings.server.profile_dir
     )
     args._api_process_count = settings.server.api_workers
+    args.logging_config = _logging_config(settings, run_folder)
     set_engine_environment(engine, args, str(run_folder))
     # On a CPU vLLM spawns the engine core, which spawns a worker: each imports vLLM again, which is
     # most of its start-up time. With one worker, the engine core can run it itself (`uni`), and a
@@ -105,6 +109,17 @@ def set_up_engine(model: str, settings: Settings, run_folder: Path) -> EngineSet
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"  # vLLM's CPU platform has set `spawn`
         gc.freeze()  # the engine would collect all that it inherits, for 1 s, and copy the pages
     return EngineSetup(model, engine, context, config, cache_config, run_folder)
+
+
+def _logging_config(settings: Settings, run_folder: Path) -> LoggingConfig:
+    """The log of vLLM's processes, forked or not; a Ray process may have no such file."""
+    server = settings.server
+    level = "INFO" if server.log_level == "debug" else server.log_level.upper()
+    if settings.engine.distributed_executor_backend == "ray":
+        return LoggingConfig(log_level=level)
+    path = run_folder / "logging.json"
+    path.write_text(json.dumps(logging_config(server.log_level, server.log_format)))
+    return LoggingConfig(log_level=level, configure_logging=True, pylogging_config_file=str(path))
 
 
 async def start_engine(model: str, settings: Settings) -> VllmEngine:
@@ -197,6 +212,7 @@ async def connect_engine(
         AsyncLLM.from_vllm_config, setup.config, stat_loggers=[cache.make_logger], **shared
     )
     try:
+        llm._run_output_handler()  # the first request would start it, and its lines have that id
         if settings.role != "encoder":
             _check_context(setup, llm.model_config.max_model_len)
         if client is None or client.index == 0:

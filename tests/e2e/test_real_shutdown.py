@@ -66,7 +66,7 @@ def test_exit_status_after_sigterm_is_0(in_time: Ending):
 
 def test_orderly_end_is_logged_without_errors(in_time: Ending):
     assert "Finished server process" in in_time.log
-    assert "Traceback" not in in_time.log
+    assert " trace=" not in in_time.log
 
 
 def test_server_does_not_wait_longer_than_its_shutdown_timeout(too_late: Ending):

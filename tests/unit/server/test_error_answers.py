@@ -88,7 +88,7 @@ def test_unknown_exception_is_a_bug_with_an_id_and_no_details(error, caplog):
         answer = describe_error(error, "req-7")
     assert (answer.status, answer.body["error"]["code"]) == (500, "internal_error")
     assert "req-7" in answer.body["error"]["message"] and "secret" not in str(answer.body)
-    assert "req-7" in caplog.text and caplog.records[0].exc_info[1] is error
+    assert caplog.records[0].exc_info[1] is error
 
 
 def test_routing_error_keeps_its_headers():
