@@ -63,7 +63,8 @@ class EngineRequest:
     """One prompt with its media, expanded: every placeholder token is in `prompt_token_ids`.
 
     `load_patches` makes the patches of items, by their keys, if the engine needs them after all.
-    `starts_in_reasoning`: the prompt ends in an open block; requests of lower `priority` go first.
+    `starts_in_reasoning`: the prompt ends in an open block; requests of lower `priority` go first
+    among those of one client.
     """
 
     request_id: str
@@ -74,6 +75,7 @@ class EngineRequest:
     starts_in_reasoning: bool = False
     priority: int = 0
     adapter: LoraAdapter | None = None
+    client_id: str = ""
 
 
 @dataclass(slots=True)  # for each token: frozen ones are made four times slower

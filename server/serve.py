@@ -20,8 +20,10 @@ from fastapi import FastAPI
 from demo.embedded import EMBEDDED_CHECKPOINT
 from server.app import create_app
 from server.engine import EngineDead
+from server.http_protocol import BoundedProtocol
 from server.lora_adapters import LoraAdapters
 from server.metrics import Metrics
+from server.open_files import raise_file_limit
 from server.profiler import allow_tracing
 from server.settings import EMBEDDED_MODEL, Settings
 from server.state import Backend, EncoderBackend, ServerState
@@ -47,6 +49,7 @@ def serve(settings: Settings) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     warnings.filterwarnings("ignore", module="PIL")  # one line per odd tag of a client's image
+    raise_file_limit(settings.server.max_connections)
     # uvicorn passes a signal on when it has shut down; the default action would skip the clean-up.
     for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
         signal.signal(number, partial(_exit, status))
@@ -128,7 +131,8 @@ async def serve_app(
         # requests that run out of time are told so before their connections are cut
         timeout_graceful_shutdown=math.ceil(settings.server.shutdown_timeout_s) + CUT_AFTER_S,
         server_header=False,
-        http="h11",  # bounds the size of request headers, which httptools does not
+        # h11 bounds the size of request headers, which httptools does not
+        http=partial(BoundedProtocol, settings.server),  # type: ignore[arg-type]
         ws="none",
         proxy_headers=False,
     )
