@@ -36,6 +36,7 @@ _ERRORS: Mapping[int, str] = {
     422: "A medium cannot be decoded",
     500: "The engine gave up on the request, or the server has a fault",
     503: "Too many requests are being served, or the model is not ready",
+    504: "The answer was not complete within the request's time",
 }
 _TEXT: JsonSchemaValue = {"type": "string"}
 _HEADERS: Mapping[str, JsonSchemaValue] = {
@@ -65,6 +66,12 @@ _PARAMETERS: Mapping[str, JsonSchemaValue] = {
         "in": "header",
         "description": "Up to 128 letters, digits and `._-`; the server replaces everything else",
         "schema": _TEXT,
+    },
+    "x-request-timeout": {
+        "name": "x-request-timeout",
+        "in": "header",
+        "description": "Seconds for the request with its answer, if fewer than the server allows",
+        "schema": {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?$"},
     },
     "x-include-item-sources": {
         "name": "x-include-item-sources",
@@ -173,6 +180,8 @@ def _describe_operation(operation: Operation, schemas: Schemas) -> dict[str, Any
 
 def _describe_parameters(operation: Operation) -> list[dict[str, Any]]:
     names = ["x-request-id"]
+    if 504 in operation.errors:
+        names.append("x-request-timeout")
     if operation.stream is not None:
         names.append("x-include-item-sources")
     return [
