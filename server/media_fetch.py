@@ -17,6 +17,7 @@ import httpx
 import pybase64
 
 from multimodal.errors import MediaCorrupt, MediaError, MediaTooLarge, UnsupportedMedia
+from multimodal.fair_threads import CURRENT_CLIENT
 from server.address_check import (
     AddressCheck,
     CheckedBackend,
@@ -27,6 +28,7 @@ from server.address_check import (
 from server.body_data_url import BodyDataUrl
 from server.held_bytes import Hold, hold_freely
 from server.media_url import UrlNotAllowed, UrlRules
+from server.turns import Turns
 
 KEEPALIVE_S = 10.0
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -75,7 +77,7 @@ class MediaFetcher:
         self._connect_timeout_s = connect_timeout_s
         self._total_timeout_s = total_timeout_s
         self._max_redirects = max_redirects
-        self._slots = asyncio.Semaphore(max_parallel)
+        self._slots = Turns(max_parallel)
         self._resolver = SystemResolver(max_parallel)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
@@ -93,7 +95,10 @@ class MediaFetcher:
             Their text has no address and nothing that the other side sent.
         """
         try:
-            async with asyncio.timeout(self._total_timeout_s), self._slots:
+            async with (
+                asyncio.timeout(self._total_timeout_s),
+                self._slots.turn(CURRENT_CLIENT.get()),
+            ):
                 return await self._follow(url, max_bytes, hold)
         except MediaError as exc:
             exc.param = param

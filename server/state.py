@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from multimodal.fair_threads import CURRENT_CLIENT
 from multimodal.preprocessor_config import PreprocessorConfig
 from server.access.client import Client
 from server.encode_queue import EncodeQueue
@@ -200,6 +201,7 @@ class ServerState:
             )
         self._num_accepted += 1
         self._is_idle.clear()
+        CURRENT_CLIENT.set(client.id)  # in the task of this request
         try:
             yield
         finally:
