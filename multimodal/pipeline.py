@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,6 +20,7 @@ import torch
 
 from multimodal.decoded_bytes import DecodedBytes
 from multimodal.errors import MediaError, TooManyTokens
+from multimodal.fair_threads import FairThreads
 from multimodal.image import decode_image
 from multimodal.items import ImageRef, LoadedMedia, MediaRef, VideoRef, VisualItem
 from multimodal.known_items import KnownItems
@@ -73,8 +73,8 @@ class MediaPipeline:
         self._decoder = VideoDecoder(num_workers, limits)
         # One torch thread each: work is spread over items, and the engine needs the other cores.
         start_thread = partial(torch.set_num_threads, 1)
-        self._image_threads = ThreadPoolExecutor(num_workers, "media-image", start_thread)
-        self._video_threads = ThreadPoolExecutor(num_workers, "media-video", start_thread)
+        self._image_threads = FairThreads(num_workers, "media-image", start_thread)
+        self._video_threads = FairThreads(num_workers, "media-video", start_thread)
 
     async def load(
         self, refs: Sequence[MediaRef], max_tokens: int | None = None, *, tenant: str = ""

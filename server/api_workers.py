@@ -76,10 +76,9 @@ def share(settings: Settings) -> Settings:
     """
     count, media = settings.server.api_workers, settings.media
     total_bytes = max(media.max_total_decoded_bytes // count, media.max_decoded_bytes)
-    max_requests = math.ceil(settings.server.max_concurrent_requests / count)
     return settings.model_copy(
         update={
-            "server": settings.server.model_copy(update={"max_concurrent_requests": max_requests}),
+            "server": _share_server(settings.server),
             "media": media.model_copy(
                 update={
                     "max_total_decoded_bytes": total_bytes,
@@ -88,6 +87,19 @@ def share(settings: Settings) -> Settings:
                 }
             ),
             "responses": settings.responses.model_copy(update={"store_max_bytes": 0}),
+        }
+    )
+
+
+def _share_server(limits: ServerSettings) -> ServerSettings:
+    count = limits.api_workers
+    return limits.model_copy(
+        update={
+            "max_concurrent_requests": math.ceil(limits.max_concurrent_requests / count),
+            "max_connections": math.ceil(limits.max_connections / count),
+            "max_total_body_bytes": max(
+                limits.max_total_body_bytes // count, limits.max_body_bytes
+            ),
         }
     )
 

@@ -93,7 +93,10 @@ class Drawing(BodyModel):
         BeforeValidator(_check_logit_bias, json_schema_input_type=LogitBias | None),
     ] = None
     priority: int | None = Field(
-        default=None, ge=-_INT31, le=_INT31, description="lower numbers are served first"
+        default=None,
+        ge=-_INT31,
+        le=_INT31,
+        description="lower numbers are served first, among the requests of one API key",
     )
 
     stream: bool | None = None

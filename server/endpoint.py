@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 
 import orjson
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -15,6 +15,8 @@ from server.access.client import Client
 from server.answer import Answer
 from server.ask import Ask, Caller, Dialect
 from server.choice import Delta
+from server.deadline import Deadline
+from server.errors import DeadlineExceeded
 from server.event_stream import send_event_stream
 from server.field_names import named_by
 from server.metrics import RequestRecord
@@ -43,20 +45,36 @@ class GenerationEndpoint:
         http_request.state.describe_error = self._dialect.describe_error
         limits = settings.server
         client: Client = http_request.state.client
-        with self._state.metrics.track_request() as record, self._state.accept(client) as backend:
+        with (
+            self._state.metrics.track_request() as record,
+            self._state.accept(client) as backend,
+            self._state.body_bytes.account(client.id) as held,
+        ):
             record.accept()
-            ask = self._dialect.parse(
-                await read_json_body(http_request, limits.max_body_bytes, limits.body_timeout_s),
-                Caller(client.id, backend.engine.model_info.name),
-            )
+            deadline = Deadline.begin(http_request.headers, limits.request_timeout_s)
+            async with deadline.limit():
+                body = await read_json_body(
+                    http_request, limits.max_body_bytes, limits.body_timeout_s, held.take
+                )
+            ask = self._dialect.parse(body, Caller(client.id, backend.engine.model_info.name))
+            del body  # it lives as long as the data URLs in `ask` do
             send = _with_warning(with_write_timeout(send, limits.write_timeout_s), ask.unknown)
             tells_sources = _SOURCES_HEADER in http_request.headers
             with backend.adapters.using(ask.request.model) as adapter:
                 tenant = client.tenant(settings.cache)
-                preparation = Preparation(backend, settings, self._state.metrics, tenant, adapter)
+                preparation = Preparation(
+                    backend, settings, self._state.metrics, tenant, held, adapter
+                )
                 allowance: Allowance | None = http_request.state.allowance
                 exchange = _Exchange(
-                    self._state, backend, ask, record, preparation, tells_sources, allowance
+                    self._state,
+                    backend,
+                    ask,
+                    record,
+                    preparation,
+                    deadline,
+                    tells_sources,
+                    allowance,
                 )
                 del ask  # large, and not needed any more when the media are loaded
                 respond = exchange.respond(send, http_request.state.request_id)
@@ -73,6 +91,7 @@ class _Exchange:
         ask: Ask,
         record: RequestRecord,
         preparation: Preparation,
+        deadline: Deadline,
         tells_sources: bool,
         allowance: Allowance | None,
     ) -> None:
@@ -82,6 +101,7 @@ class _Exchange:
         self._state = state
         self._engine = backend.engine
         self._preparation = preparation
+        self._deadline = deadline
         self._ask: Ask | None = ask
         self._format = ask.format
         self._streams = bool(ask.request.stream)
@@ -89,7 +109,7 @@ class _Exchange:
 
     async def respond(self, send: Send, request_id: str) -> None:
         """Answer, whole or as a stream. However this ends, the engine holds nothing of it after."""
-        async with self._state.until_shutdown():
+        async with self._limit():
             prepared = await self._prepare()
         answer = prepared.answer
         if self._allowance is not None:
@@ -112,16 +132,22 @@ class _Exchange:
         ask, self._ask = self._ask, None
         assert ask is not None
         with named_by(ask.field_names):
-            return await self._preparation.prepare(ask, tells_sources=self._tells_sources)
+            prepared = await self._preparation.prepare(ask, tells_sources=self._tells_sources)
+        self._preparation.forget_body()
+        return prepared
 
     async def _send_whole(self, send: Send, answer: Answer, deltas: AsyncIterator[Delta]) -> None:
-        async with self._state.until_shutdown():
+        async with self._limit():
             body = await self._format.collect(answer, deltas)
         self._charge(answer)  # before the headers, which tell what is left
         response = Response(orjson.dumps(body), media_type="application/json")
         start = {"status": 200, "headers": response.raw_headers}
-        await send({"type": "http.response.start", **start})
-        await send({"type": "http.response.body", "body": response.body})
+        try:
+            async with self._deadline.limit():
+                await send({"type": "http.response.start", **start})
+                await send({"type": "http.response.body", "body": response.body})
+        except DeadlineExceeded:  # there is no way left to say so
+            raise ClientDisconnect from None
 
     def _charge(self, answer: Answer) -> None:
         """The API key for what was generated since the last time."""
@@ -134,10 +160,15 @@ class _Exchange:
         self, send: Send, answer: Answer, deltas: AsyncIterator[Delta], request_id: str
     ) -> None:
         events = self._format.iterate_events(answer, deltas)
-        limit = self._state.until_shutdown
-        failure = await send_event_stream(send, events, self._format, request_id, limit)
+        failure = await send_event_stream(send, events, self._format, request_id, self._limit)
         if failure is not None:
             self._record.fail(status=200)
+
+    @asynccontextmanager
+    async def _limit(self) -> AsyncIterator[None]:
+        """Raises: NotReady at the end of a shutdown's time, DeadlineExceeded of the request's."""
+        async with self._state.until_shutdown(), self._deadline.limit():
+            yield
 
     async def _observe_first(self, deltas: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
         is_first = True

@@ -63,8 +63,8 @@ class EngineRequest:
     """One prompt with its media, expanded: every placeholder token is in `prompt_token_ids`.
 
     `load_patches` makes the patches of items, by their keys, if the engine needs them after all.
-    `starts_in_reasoning`: the prompt ends in an open block; requests of lower `priority` go first;
-    `tenant`: only requests of the same one share a prefix cache.
+    `starts_in_reasoning`: the prompt ends in an open block; requests of lower `priority` go first
+    among those of one client; `tenant`: only requests of the same one share a prefix cache.
     """
 
     request_id: str
@@ -76,6 +76,7 @@ class EngineRequest:
     priority: int = 0
     adapter: LoraAdapter | None = None
     tenant: str = ""
+    client_id: str = ""
 
 
 @dataclass(slots=True)  # for each token: frozen ones are made four times slower

@@ -16,6 +16,7 @@ ServeError
     ├── EngineFailed            the engine gave up on this request, and lives
     ├── EncoderUnavailable      the encoder process did not encode what the request needs
     ├── NotStored               of an encoder process: it encoded and could not store that
+    ├── DeadlineExceeded        the answer was not complete within the request's time
     ├── Overloaded              as many requests as allowed are being served, or too slowly
     └── NotReady                the model is loading, the engine asleep, or the server shutting down
 
@@ -138,6 +139,10 @@ class NotStored(ServerError):
     pass
 
 
+class DeadlineExceeded(ServerError):
+    pass
+
+
 class Overloaded(ServerError):
     pass
 
@@ -159,6 +164,7 @@ _STATUS: Mapping[type[Exception], int] = {
     EngineFailed: 500,
     EncoderUnavailable: 503,
     NotStored: 503,
+    DeadlineExceeded: 504,
     Overloaded: 503,
     NotReady: 503,
     InvalidOption: 400,

@@ -32,8 +32,11 @@ def build_lora_router(state: ServerState) -> APIRouter:
 
     async def read(request: Request, model: type[Body]) -> Body:
         limits = state.settings.server
-        body = await read_json_body(request, limits.max_body_bytes, limits.body_timeout_s)
-        return parse_body(body, model).request
+        with state.body_bytes.account(request.state.client.id) as held:
+            body = await read_json_body(
+                request, limits.max_body_bytes, limits.body_timeout_s, held.take
+            )
+            return parse_body(body, model).request
 
     @router.post("/v1/load_lora_adapter")
     async def load_lora_adapter(request: Request) -> dict[str, str]:

@@ -17,6 +17,7 @@ import httpx
 import pybase64
 
 from multimodal.errors import MediaCorrupt, MediaError, MediaTooLarge, UnsupportedMedia
+from multimodal.fair_threads import CURRENT_CLIENT
 from server.address_check import (
     AddressCheck,
     CheckedBackend,
@@ -25,7 +26,9 @@ from server.address_check import (
     is_public_address,
 )
 from server.body_data_url import BodyDataUrl
+from server.held_bytes import Hold, hold_freely
 from server.media_url import UrlNotAllowed, UrlRules
+from server.turns import Turns
 
 KEEPALIVE_S = 10.0
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -74,7 +77,7 @@ class MediaFetcher:
         self._connect_timeout_s = connect_timeout_s
         self._total_timeout_s = total_timeout_s
         self._max_redirects = max_redirects
-        self._slots = asyncio.Semaphore(max_parallel)
+        self._slots = Turns(max_parallel)
         self._resolver = SystemResolver(max_parallel)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
@@ -83,15 +86,20 @@ class MediaFetcher:
             network_backend=CheckedBackend(resolve or self._resolver.resolve, is_allowed),
         )
 
-    async def fetch(self, url: str, *, max_bytes: int, param: str) -> bytes:
-        """The body of `url`.
+    async def fetch(
+        self, url: str, *, max_bytes: int, param: str, hold: Hold = hold_freely
+    ) -> bytes:
+        """The body of `url`; `hold` is told of its bytes as they come, and may refuse by raising.
 
         Raises: UrlNotAllowed; FetchFailed; MediaTooLarge if it has more than `max_bytes` bytes.
             Their text has no address and nothing that the other side sent.
         """
         try:
-            async with asyncio.timeout(self._total_timeout_s), self._slots:
-                return await self._follow(url, max_bytes)
+            async with (
+                asyncio.timeout(self._total_timeout_s),
+                self._slots.turn(CURRENT_CLIENT.get()),
+            ):
+                return await self._follow(url, max_bytes, hold)
         except MediaError as exc:
             exc.param = param
             raise
@@ -107,16 +115,16 @@ class MediaFetcher:
         await self._pool.aclose()
         self._resolver.close()
 
-    async def _follow(self, url: str, max_bytes: int) -> bytes:
+    async def _follow(self, url: str, max_bytes: int, hold: Hold) -> bytes:
         for _ in range(self._max_redirects + 1):
             target = self._rules.parse(url)
-            answer = await self._get(target, max_bytes)
+            answer = await self._get(target, max_bytes, hold)
             if isinstance(answer, bytes):
                 return answer
             url = _join(target, answer.location)
         raise FetchFailed(f"the media URL redirects more than {self._max_redirects} times")
 
-    async def _get(self, url: httpx.URL, max_bytes: int) -> "bytes | _Redirect":
+    async def _get(self, url: httpx.URL, max_bytes: int, hold: Hold) -> "bytes | _Redirect":
         request_url = httpcore.URL(
             scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
         )
@@ -137,7 +145,7 @@ class MediaFetcher:
                 raise FetchFailed(f"the media URL answered HTTP {response.status}")
             if fields.get(b"content-encoding", b"identity").lower() != b"identity":
                 raise FetchFailed("the media URL answered with a content encoding")
-            return await _read_body(response, fields.get(b"content-length"), max_bytes)
+            return await _read_body(response, fields.get(b"content-length"), max_bytes, hold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +154,7 @@ class _Redirect:
 
 
 async def _read_body(
-    response: httpcore.Response, content_length: bytes | None, max_bytes: int
+    response: httpcore.Response, content_length: bytes | None, max_bytes: int, hold: Hold
 ) -> bytes:
     if content_length is not None and int(content_length) > max_bytes:
         raise _too_large(max_bytes)
@@ -156,6 +164,7 @@ async def _read_body(
         num_bytes += len(chunk)
         if num_bytes > max_bytes:
             raise _too_large(max_bytes)
+        hold(len(chunk))
         chunks.append(chunk)
     return b"".join(chunks)
 

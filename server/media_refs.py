@@ -10,6 +10,7 @@ from multimodal.errors import MediaTooLarge, UnsupportedMedia
 from multimodal.items import FramesRef, ImageRef, MediaRef, VideoRef
 from server.body_data_url import BodyDataUrl
 from server.conversation import MediaSource
+from server.held_bytes import Hold, hold_freely
 from server.media_fetch import MediaFetcher, decode_data_url
 from server.settings import MediaSettings
 
@@ -19,14 +20,19 @@ T = TypeVar("T")
 
 
 async def load_media_refs(
-    sources: Sequence[MediaSource], fetcher: MediaFetcher, settings: MediaSettings
+    sources: Sequence[MediaSource],
+    fetcher: MediaFetcher,
+    settings: MediaSettings,
+    hold: Hold = hold_freely,
 ) -> list[MediaRef]:
     """Fetch or decode every source; the first failure cancels the others.
 
+    Args:
+        hold: told of bytes as they come; what it raises is a failure, too.
     Raises: MediaError, with `param`.
     """
     _check_counts(sources, settings)
-    loader = _RefLoader(fetcher, settings)
+    loader = _RefLoader(fetcher, settings, hold)
     return await _gather(loader.load(source) for source in sources)
 
 
@@ -84,8 +90,9 @@ async def _gather(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 class _RefLoader:
     """Loads the sources of one request and counts their bytes."""
 
-    def __init__(self, fetcher: MediaFetcher, settings: MediaSettings) -> None:
+    def __init__(self, fetcher: MediaFetcher, settings: MediaSettings, hold: Hold) -> None:
         self._fetcher = fetcher
+        self._hold = hold
         self._settings = settings
         self._num_bytes = 0
 
@@ -125,8 +132,11 @@ class _RefLoader:
             )
             decoded = decode() if _is_short(url) else await asyncio.to_thread(decode)
             payloads = decoded.payloads
+            self._hold(sum(map(len, payloads)))
         else:
-            payloads = (await self._fetcher.fetch(url, max_bytes=max_bytes, param=param),)
+            payloads = (
+                await self._fetcher.fetch(url, max_bytes=max_bytes, param=param, hold=self._hold),
+            )
         self._charge(payloads, param)
         return payloads
 

@@ -15,6 +15,7 @@ from server.conversation import MediaSource, build_conversation, usable_tools
 from server.engine import EngineRequest, LoraAdapter, SamplingOptions
 from server.errors import Overloaded
 from server.grammar.answer_grammar import find_grammar
+from server.held_bytes import HeldBytes
 from server.media_refs import count_bytes, load_media_refs
 from server.metrics import Metrics
 from server.prepared import PreparedAnswer, PreparedPrompt
@@ -32,7 +33,7 @@ from server.tools.tool_calls import ToolCallParser
 
 
 class Preparation:
-    """Prepares the requests of one client."""
+    """Prepares one request. Args: held: so far, its body."""
 
     def __init__(
         self,
@@ -40,8 +41,11 @@ class Preparation:
         settings: Settings,
         metrics: Metrics,
         tenant: str,
+        held: HeldBytes,
         adapter: LoraAdapter | None = None,
     ) -> None:
+        self._held = held
+        self._num_body_bytes = held.num_bytes
         self._backend = backend
         self._renderer = backend.renderer
         self._settings = settings
@@ -61,7 +65,7 @@ class Preparation:
             thinking = self._resolve_thinking(request, ask.prefers_no_thinking)
             grammar = find_grammar(request)
             if grammar is not None:
-                await self._backend.grammars.check(grammar)
+                await self._backend.grammars.check(grammar, self._held.client_id)
                 sampling = replace(sampling, structural_tag=grammar.structural_tag)
             prompts = [await self._prepare_conversation(request, thinking)]
         else:
@@ -69,6 +73,11 @@ class Preparation:
                 encode_prompts, request, self._renderer, model_info.max_model_len
             )
         return self._assemble(ask, prompts, sampling, tells_sources)
+
+    def forget_body(self) -> None:
+        """Its bytes are not held any more; those of the media are."""
+        self._held.give_back(self._num_body_bytes)
+        self._num_body_bytes = 0
 
     async def prepare_chat(
         self, request: ChatCompletionRequest, *, prefers_no_thinking: bool = False
@@ -131,6 +140,7 @@ class Preparation:
                         priority=ask.request.priority or 0,
                         adapter=self._adapter,
                         tenant=self._client_tenant,
+                        client_id=self._held.client_id,
                     )
                 )
         usage = count_prompts([prompt.expanded for prompt in prompts])
@@ -170,7 +180,9 @@ class Preparation:
         if not sources:
             return []
         with self._metrics.media_fetch_s.time():
-            refs = await load_media_refs(sources, self._backend.fetcher, self._settings.media)
+            refs = await load_media_refs(
+                sources, self._backend.fetcher, self._settings.media, self._held.take
+            )
         self._metrics.media_bytes.inc(sum(map(count_bytes, refs)))
         return refs
 

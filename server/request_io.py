@@ -2,7 +2,7 @@
 
 import asyncio
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +10,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Send
 
 from server.errors import BodyTimeout, Forbidden, PayloadTooLarge, UnsupportedContentType
+from server.held_bytes import Hold, hold_freely
+
+_PIECE_BYTES = 64 * 1024  # the transport's bound from which on writing waits for the client
 
 
 def refuse_browsers(request: Request, what: str) -> None:
@@ -21,9 +24,13 @@ def refuse_browsers(request: Request, what: str) -> None:
         raise Forbidden(f"{what} are not for web pages: a request with `Origin`", "web_page")
 
 
-async def read_json_body(request: Request, max_bytes: int, timeout_s: float) -> bytearray:
+async def read_json_body(
+    request: Request, max_bytes: int, timeout_s: float, hold: Hold = hold_freely
+) -> bytearray:
     """The body; reading stops at the bound, whatever the headers say.
 
+    Args:
+        hold: told of bytes as they come; what it raises ends the reading.
     Raises: UnsupportedContentType unless it is declared as JSON (a browser sends such a request to
         another origin only after asking) and not compressed; PayloadTooLarge; BodyTimeout;
         ClientDisconnect.
@@ -40,20 +47,28 @@ async def read_json_body(request: Request, max_bytes: int, timeout_s: float) -> 
         )
     if _declared_length(request) > max_bytes:
         raise _too_large(max_bytes)
-    return await read_body(request, max_bytes, timeout_s, lambda: _too_large(max_bytes))
+    return await read_body(request, max_bytes, timeout_s, lambda: _too_large(max_bytes), hold)
 
 
 async def read_body(
-    request: Request, max_bytes: int, timeout_s: float, too_large: Callable[[], Exception]
+    request: Request,
+    max_bytes: int,
+    timeout_s: float,
+    too_large: Callable[[], Exception],
+    hold: Hold = hold_freely,
 ) -> bytearray:
-    """Reading stops at the bound. Raises: what `too_large` makes; BodyTimeout; ClientDisconnect."""
+    """Reading stops at the bound; for `hold` see `read_json_body`.
+
+    Raises: what `too_large` makes; BodyTimeout; ClientDisconnect.
+    """
     body = bytearray()
     try:
         async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > max_bytes:
+                if len(body) + len(chunk) > max_bytes:
                     raise too_large()
+                hold(len(chunk))
+                body += chunk
     except TimeoutError:
         raise BodyTimeout(
             f"the request body did not arrive within {timeout_s:g} s", "body_timeout"
@@ -64,10 +79,20 @@ async def read_body(
 def with_write_timeout(send: Send, timeout_s: float) -> Send:
     """`send` that takes a client for gone when it has not read enough for so long.
 
+    A large body is sent in pieces: all that is given to a transport at once is kept until the
+    client has read it, however long that takes.
+
     Raises: ClientDisconnect.
     """
 
     async def send_in_time(message: Message) -> None:
+        if len(message.get("body", b"")) <= _PIECE_BYTES:
+            await send_piece(message)
+            return
+        for piece in _split(message):
+            await send_piece(piece)
+
+    async def send_piece(message: Message) -> None:
         sending = send(message).__await__()
         try:
             awaited = next(sending)
@@ -80,6 +105,14 @@ def with_write_timeout(send: Send, timeout_s: float) -> Send:
             raise ClientDisconnect from None
 
     return send_in_time
+
+
+def _split(message: Message) -> Iterator[Message]:
+    body = message["body"]
+    for start in range(0, len(body), _PIECE_BYTES):
+        end = start + _PIECE_BYTES
+        more_body = end < len(body) or message.get("more_body", False)
+        yield {"type": message["type"], "body": body[start:end], "more_body": more_body}
 
 
 @types.coroutine

@@ -17,7 +17,6 @@ from server.health import describe_engine
 from server.openapi.document import encode_document
 from server.profiler import Profiler, StartProfileRequest
 from server.request_io import read_json_body, refuse_browsers
-from server.settings import ServerSettings
 from server.sleep_routes import build_sleep_router
 from server.state import ServerState
 
@@ -116,7 +115,7 @@ def _build_profile_router(state: ServerState) -> APIRouter:
     async def start_profile(request: Request) -> dict[str, Any]:
         profiler = require_profiler()
         refuse_browsers(request, "profiles")
-        asked = await _read_start(request, state.settings.server)
+        asked = await _read_start(request, state)
         with state.accept(request.state.client) as backend:
             await profiler.start(asked, backend.engine)
         return {"tool": asked.tool}
@@ -136,13 +135,17 @@ def _build_profile_router(state: ServerState) -> APIRouter:
     return router
 
 
-async def _read_start(request: Request, limits: ServerSettings) -> StartProfileRequest:
+async def _read_start(request: Request, state: ServerState) -> StartProfileRequest:
     """The body; vLLM's clients send none."""
     headers = request.headers
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return StartProfileRequest()
-    body = await read_json_body(request, limits.max_body_bytes, limits.body_timeout_s)
-    return parse_body(body, StartProfileRequest).request
+    limits = state.settings.server
+    with state.body_bytes.account(request.state.client.id) as held:
+        body = await read_json_body(
+            request, limits.max_body_bytes, limits.body_timeout_s, held.take
+        )
+        return parse_body(body, StartProfileRequest).request
 
 
 def _wants_details(request: Request) -> bool:

@@ -24,9 +24,11 @@ from server.access.key_ring import KeyRing, load_keys
 from server.access.tls import check_certificate
 from server.app import create_app
 from server.engine import EngineDead
+from server.http_protocol import BoundedProtocol
 from server.log_setup import log_lost_exceptions, set_up_logging
 from server.lora_adapters import LoraAdapters
 from server.metrics import Metrics
+from server.open_files import raise_file_limit
 from server.profiler import allow_tracing
 from server.settings import EMBEDDED_MODEL, Settings
 from server.state import Backend, EncoderBackend, ServerState
@@ -49,6 +51,7 @@ def serve(settings: Settings) -> int:
     """
     set_up_logging(settings.server.log_level, settings.server.log_format)
     warnings.filterwarnings("ignore", module="PIL")  # one line per odd tag of a client's image
+    raise_file_limit(settings.server.max_connections)
     # uvicorn passes a signal on when it has shut down; the default action would skip the clean-up.
     for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
         signal.signal(number, partial(_exit, status))
@@ -142,7 +145,8 @@ async def serve_app(
         # requests that run out of time are told so before their connections are cut
         timeout_graceful_shutdown=math.ceil(settings.server.shutdown_timeout_s) + CUT_AFTER_S,
         server_header=False,
-        http="h11",  # bounds the size of request headers, which httptools does not
+        # h11 bounds the size of request headers, which httptools does not
+        http=partial(BoundedProtocol, settings.server),  # type: ignore[arg-type]
         ws="none",
         proxy_headers=False,
         ssl_certfile=settings.server.ssl_certfile,

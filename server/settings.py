@@ -89,7 +89,8 @@ class ServerSettings(_Group):
         default=256,
         ge=1,
         le=65536,
-        description="Requests accepted at once, waiting or running; one more gets a 503 at once.",
+        description="Requests accepted at once, waiting or running; one more gets a 503 at once. "
+        "One client gets at most seven eighths.",
     )
     body_timeout_s: float = Field(
         default=30.0, gt=0, le=3600, description="Seconds in which a request body must arrive."
@@ -109,8 +110,10 @@ class ServerSettings(_Group):
     max_total_body_bytes: int = Field(
         default=1024 * _MIB,
         ge=1024,
-        description="Bytes of request bodies and media files that all requests hold together; one "
-        "that needs more gets a 503 at once. At least `max_body_bytes`.",
+        validate_default=True,
+        description="Bytes of request bodies and encoded media that all requests hold together; "
+        "one that needs more gets a 503 at once. One client gets at most seven eighths. At least "
+        "`max_body_bytes`.",
     )
     header_timeout_s: float = Field(
         default=10.0,
@@ -174,6 +177,14 @@ class ServerSettings(_Group):
         if (keyfile is None) != (others.data.get("ssl_certfile") is None):
             raise ValueError("ssl_certfile and ssl_keyfile go together")
         return keyfile
+
+    @field_validator("max_total_body_bytes")
+    @classmethod
+    def _check_total_body(cls, num_bytes: int, others: ValidationInfo) -> int:
+        least = others.data.get("max_body_bytes", 0)  # absent if it is wrong itself
+        if num_bytes < least:
+            raise ValueError(f"must be at least max_body_bytes ({least})")
+        return num_bytes
 
     @field_validator("api_workers")
     @classmethod

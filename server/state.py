@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from multimodal.fair_threads import CURRENT_CLIENT
 from multimodal.preprocessor_config import PreprocessorConfig
 from server.access.client import Client
 from server.encode_queue import EncodeQueue
 from server.engine import Engine
 from server.errors import NotFound, NotReady, Overloaded
+from server.fair_shares import FairShares
+from server.held_bytes import BodyBytes
 from server.lora_adapters import LoraAdapters
 from server.media_fetch import MediaFetcher
 from server.metrics import metrics_of
@@ -76,6 +79,7 @@ class ServerState:
         is_draining: no further requests are accepted.
         is_asleep: none are until the engine is awake again.
         profiler: None unless `server.profile_dir` is set.
+        body_bytes: what all requests hold of bodies and media files.
     """
 
     def __init__(self, settings: Settings, registry: CollectorRegistry = REGISTRY) -> None:
@@ -90,6 +94,9 @@ class ServerState:
         self.is_asleep = False
         self._end_at: float | None = None  # in the event loop's time
         self._limits: set[asyncio.Timeout] = set()
+        limits = settings.server
+        self.body_bytes = BodyBytes(limits.max_total_body_bytes, limits.max_body_bytes)
+        self._places = FairShares(limits.max_concurrent_requests, least=1)
         self._num_accepted = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -183,17 +190,22 @@ class ServerState:
 
     @contextmanager
     def take_place(self, client: Client) -> Iterator[None]:
-        """One of `max_concurrent_requests`. Raises: NotReady, Overloaded."""
+        """One of `max_concurrent_requests`; see `FairShares`. Raises: NotReady, Overloaded."""
         if self._refusal is not None:
             raise NotReady(*self._refusal)
-        limit = self.settings.server.max_concurrent_requests
-        if self._num_accepted >= limit:
-            raise Overloaded(f"{limit} requests are being served already", "overloaded")
+        if not self._places.take(client.id):
+            limit = self.settings.server.max_concurrent_requests
+            raise Overloaded(
+                f"the places for requests ({limit}), or this client's share of them, are taken",
+                "overloaded",
+            )
         self._num_accepted += 1
         self._is_idle.clear()
+        CURRENT_CLIENT.set(client.id)  # in the task of this request
         try:
             yield
         finally:
+            self._places.give_back(client.id)
             self._num_accepted -= 1
             if self._num_accepted == 0:
                 self._is_idle.set()

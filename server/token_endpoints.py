@@ -13,6 +13,7 @@ from server.access.client import Client
 from server.anthropic.dialect import describe_count, parse_count
 from server.ask import Caller
 from server.body import parse_body
+from server.deadline import Deadline
 from server.field_names import named_by
 from server.preparation import Preparation
 from server.protocol import ChatCompletionRequest
@@ -47,14 +48,21 @@ class TokenEndpoint:
         limits = settings.server
         send = with_write_timeout(send, limits.write_timeout_s)
         client: Client = http_request.state.client
-        with self._state.accept(client) as backend:
-            body = await read_json_body(http_request, limits.max_body_bytes, limits.body_timeout_s)
+        with (
+            self._state.accept(client) as backend,
+            self._state.body_bytes.account(client.id) as held,
+        ):
+            deadline = Deadline.begin(http_request.headers, limits.request_timeout_s)
+            async with deadline.limit():
+                body = await read_json_body(
+                    http_request, limits.max_body_bytes, limits.body_timeout_s, held.take
+                )
             tenant = client.tenant(settings.cache)
             caller = Caller(client.id, backend.engine.model_info.name)
-            preparation = Preparation(backend, settings, self._state.metrics, tenant)
+            preparation = Preparation(backend, settings, self._state.metrics, tenant, held)
 
             async def respond() -> None:
-                async with self._state.until_shutdown():
+                async with self._state.until_shutdown(), deadline.limit():
                     answer = await self._answer(body, caller, backend, preparation)
                 response = Response(orjson.dumps(answer), media_type="application/json")
                 await response(scope, receive, send)

@@ -19,6 +19,8 @@ from server.context_length import ContextLength
 from server.settings import EngineSettings, SettingsError
 
 _GIB = 1024**3
+_PREFILL_SCHEDULER = "server.vllm_scheduler.make_scheduler"
+_PLAIN_SCHEDULER = "server.vllm_scheduler.make_plain_scheduler"
 _FIT_MEMORY = -1  # vLLM: the longest context that the KV cache holds
 
 
@@ -97,8 +99,8 @@ def engine_args(
         hf_overrides=dict(context.hf_overrides),
         # Items carry our own keys; vLLM's processor cache would mirror them in two processes.
         mm_processor_cache_gb=0,
-        scheduler_cls="server.vllm_scheduler.make_scheduler" if settings.fair_prefill else None,
-        scheduling_policy="priority",  # without priorities it is first come, first served
+        scheduler_cls=_PREFILL_SCHEDULER if settings.fair_prefill else _PLAIN_SCHEDULER,
+        scheduling_policy="priority",  # see `FairClients`
         structured_outputs_config=StructuredOutputsConfig(
             backend="xgrammar", reasoning_parser=REASONING_GATE
         ),

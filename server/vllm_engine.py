@@ -41,6 +41,7 @@ from server.engine import (
 from server.patch_supply import PatchSupply
 from server.token_bytes import token_bytes
 from server.vllm_cache import VisionCache
+from server.vllm_fair_clients import CLIENT_ID
 from server.vllm_residence import WeightResidence
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class VllmEngine:
         return self._cache
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[GenerationChunk, None]:
-        params = _sampling_params(request.sampling)
+        params = _sampling_params(request.sampling, request.client_id)
         items = self._cache.known_items.submit(request.items)
         lora_int_id = self._lora_of_items(request.adapter)
         prompt = engine_input(
@@ -216,7 +217,7 @@ def _engine_death() -> Iterator[None]:
         raise EngineDead("the engine has stopped") from error
 
 
-def _sampling_params(options: SamplingOptions) -> SamplingParams:
+def _sampling_params(options: SamplingOptions, client_id: str) -> SamplingParams:
     try:
         return SamplingParams(
             max_tokens=options.max_tokens,
@@ -235,6 +236,7 @@ def _sampling_params(options: SamplingOptions) -> SamplingParams:
             logprobs=options.num_logprobs,
             output_kind=RequestOutputKind.DELTA,
             structured_outputs=_structured_outputs(options.structural_tag),
+            extra_args={CLIENT_ID: client_id},
         )
     except ValueError as error:  # vLLM's own bounds
         raise InvalidSampling(str(error)) from error

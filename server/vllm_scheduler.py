@@ -1,4 +1,4 @@
-"""vLLM's schedulers, but long prompts do not keep short ones waiting.
+"""vLLM's schedulers, but long prompts do not keep short ones waiting, nor one client another.
 
 In vLLM who comes first takes what it needs of each step: a request behind a prompt of 100 steps
 gets its first token after them, and one behind a prompt that waits for KV cache waits with it.
@@ -11,6 +11,8 @@ from typing import Any
 from vllm.config import VllmConfig
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
+
+from server.vllm_fair_clients import FairClients
 
 _MAX_PARTS = 4  # of a step; so many prompts of more than a step's tokens go on at once, at most
 _MAX_PASSED_S = 60.0
@@ -117,11 +119,19 @@ def largest_part(remaining: Sequence[int], num_tokens: int) -> int:
     return max(1, num_tokens)
 
 
-class FairScheduler(FairPrefill, Scheduler):
+class ClientScheduler(FairClients, Scheduler):
     pass
 
 
-class FairAsyncScheduler(FairPrefill, AsyncScheduler):
+class ClientAsyncScheduler(FairClients, AsyncScheduler):
+    pass
+
+
+class FairScheduler(FairPrefill, FairClients, Scheduler):
+    pass
+
+
+class FairAsyncScheduler(FairPrefill, FairClients, AsyncScheduler):
     pass
 
 
@@ -129,4 +139,11 @@ def make_scheduler(vllm_config: VllmConfig, **options: Any) -> Scheduler:
     """In the place of a scheduler class: vLLM has two, and asks for one before it knows which."""
     is_async = vllm_config.scheduler_config.async_scheduling
     scheduler_class = FairAsyncScheduler if is_async else FairScheduler
+    return scheduler_class(vllm_config=vllm_config, **options)
+
+
+def make_plain_scheduler(vllm_config: VllmConfig, **options: Any) -> Scheduler:
+    """The same without `FairPrefill`."""
+    is_async = vllm_config.scheduler_config.async_scheduling
+    scheduler_class = ClientAsyncScheduler if is_async else ClientScheduler
     return scheduler_class(vllm_config=vllm_config, **options)

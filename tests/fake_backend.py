@@ -16,6 +16,7 @@ from server.app import create_app
 from server.body import parse_body
 from server.engine import TokenLogprob
 from server.grammar.output_grammar import OutputGrammar
+from server.held_bytes import Hold
 from server.lora_adapters import LoraAdapters
 from server.protocol import ChatCompletionRequest
 from server.settings import Settings
@@ -116,7 +117,7 @@ class FakeGrammars:
     def __init__(self) -> None:
         self.checked: list[OutputGrammar] = []
 
-    async def check(self, grammar: OutputGrammar) -> None:
+    async def check(self, grammar: OutputGrammar, client_id: str) -> None:
         self.checked.append(grammar)
 
     async def close(self) -> None:
@@ -130,8 +131,9 @@ class FakeFetcher:
         self.body = body
         self.urls: list[str] = []
 
-    async def fetch(self, url: str, *, max_bytes: int, param: str) -> bytes:
+    async def fetch(self, url: str, *, max_bytes: int, param: str, hold: Hold) -> bytes:
         self.urls.append(url)
+        hold(len(self.body))
         return self.body
 
     async def close(self) -> None:

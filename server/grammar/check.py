@@ -2,7 +2,7 @@
 
 The engine compiles grammars in its own process, without limits of time and memory, and asks for the
 allowed tokens of each sequence in every step. So a grammar comes here first: a confined process
-(`server.grammar.worker`) compiles it and tries it out, one at a time.
+(`server.grammar.worker`) compiles it and tries it out, one at a time. Clients take turns.
 """
 
 import asyncio
@@ -22,7 +22,9 @@ from huggingface_hub import snapshot_download
 
 from multimodal.worker_messages import LENGTH_BYTES, encode_message
 from server.errors import InvalidRequest, Overloaded
+from server.fair_shares import FairShares
 from server.grammar.output_grammar import OutputGrammar
+from server.turns import Turns
 
 MAX_WAITING = 64
 MAX_VERDICTS = 4096
@@ -32,6 +34,7 @@ _START_TIMEOUT_S = 120.0
 _END_TIMEOUT_S = 2.0  # it has nothing to do but to notice
 _MAX_ANSWER_BYTES = 64 * 1024
 _MAX_REASON_CHARS = 200
+_Key = tuple[str, bytes]  # a client, the digest of its grammar
 # The worker's limit is processor time. Where processors are busy, that takes longer.
 _WALL_CLOCK_FACTOR = 10
 # Where in its sources the compiler has found a fault: `[08:45:10] /project/cpp/x.cc:83: `.
@@ -67,15 +70,16 @@ class GrammarChecker:
     ) -> None:
         self._worker_options = (model, revision, vocab_size, timeout_s, max_bytes)
         self._worker: _Worker | None = None
-        self._turn = asyncio.Lock()
+        self._turns = Turns(1)
+        self._places = FairShares(MAX_WAITING, least=1)
         self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
-        self._checks: dict[bytes, _Check] = {}
+        self._checks: dict[_Key, _Check] = {}
 
-    async def check(self, grammar: OutputGrammar) -> None:
+    async def check(self, grammar: OutputGrammar, client_id: str = "") -> None:
         """Return if the grammar may go to the engine.
 
-        The first check starts the worker, which takes seconds. Who asks for the same grammar at the
-        same time shares one check; verdicts are remembered.
+        The first check starts the worker, which takes seconds. A client that asks for a grammar
+        several times at once shares one check; verdicts are remembered for all.
 
         Raises: InvalidRequest; Overloaded if too many grammars wait; RuntimeError if no worker can
             be started.
@@ -83,7 +87,7 @@ class GrammarChecker:
         digest = blake3(grammar.structural_tag.encode()).digest()
         verdict = self._verdicts.get(digest)
         if verdict is None:
-            verdict = await self._share_check(digest, grammar.structural_tag)
+            verdict = await self._share_check((client_id, digest), grammar.structural_tag)
         else:
             self._verdicts.move_to_end(digest)
         if verdict.code is not None:
@@ -99,12 +103,12 @@ class GrammarChecker:
         await asyncio.gather(*checks, return_exceptions=True)
         await self._end_worker()
 
-    async def _share_check(self, digest: bytes, tag: str) -> Verdict:
-        check = self._checks.get(digest)
+    async def _share_check(self, key: _Key, tag: str) -> Verdict:
+        check = self._checks.get(key)
         if check is None:
-            if len(self._checks) >= MAX_WAITING:
-                raise Overloaded(f"{MAX_WAITING} grammars are waiting to be checked", "overloaded")
-            check = self._checks[digest] = _Check(asyncio.create_task(self._judge(digest, tag)))
+            if not self._places.take(key[0]):
+                raise Overloaded("too many grammars are waiting to be checked", "overloaded")
+            check = self._checks[key] = _Check(asyncio.create_task(self._judge(key, tag)))
         check.num_waiting += 1
         try:
             return await asyncio.shield(check.task)
@@ -112,26 +116,31 @@ class GrammarChecker:
             check.num_waiting -= 1
             if check.num_waiting == 0 and not check.has_begun and not check.task.done():
                 check.task.cancel()
-                self._forget(digest, check.task)
+                self._forget(key, check.task)
 
-    async def _judge(self, digest: bytes, tag: str) -> Verdict:
+    async def _judge(self, key: _Key, tag: str) -> Verdict:
+        client_id, digest = key
         try:
-            async with self._turn:
-                self._checks[digest].has_begun = True
+            async with self._turns.turn(client_id):
+                known = self._verdicts.get(digest)  # another client has asked meanwhile
+                if known is not None:
+                    return known
+                self._checks[key].has_begun = True
                 verdict = await self._ask_worker(tag)
         except WorkerDied:  # perhaps of something else, so this is not remembered
             return Verdict("grammar_too_complex", "the process that tries it out has ended")
         finally:
-            self._forget(digest, asyncio.current_task())
+            self._forget(key, asyncio.current_task())
         self._verdicts[digest] = verdict
         if len(self._verdicts) > MAX_VERDICTS:
             self._verdicts.popitem(last=False)
         return verdict
 
-    def _forget(self, digest: bytes, task: asyncio.Task[Any] | None) -> None:
-        check = self._checks.get(digest)
+    def _forget(self, key: _Key, task: asyncio.Task[Any] | None) -> None:
+        check = self._checks.get(key)
         if check is not None and check.task is task:
-            del self._checks[digest]
+            del self._checks[key]
+            self._places.give_back(key[0])
 
     async def _ask_worker(self, tag: str) -> Verdict:
         if self._worker is None:

@@ -39,6 +39,7 @@ _ERRORS: Mapping[int, str] = {
     429: "The API key has used up its requests or tokens of a minute, or its places",
     500: "The engine gave up on the request, or the server has a fault",
     503: "Too many requests are being served, or the model is not ready",
+    504: "The answer was not complete within the request's time",
 }
 _TEXT: JsonSchemaValue = {"type": "string"}
 _HEADERS: Mapping[str, JsonSchemaValue] = {
@@ -68,6 +69,12 @@ _PARAMETERS: Mapping[str, JsonSchemaValue] = {
         "in": "header",
         "description": "Up to 128 letters, digits and `._-`; the server replaces everything else",
         "schema": _TEXT,
+    },
+    "x-request-timeout": {
+        "name": "x-request-timeout",
+        "in": "header",
+        "description": "Seconds for the request with its answer, if fewer than the server allows",
+        "schema": {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?$"},
     },
     "x-include-item-sources": {
         "name": "x-include-item-sources",
@@ -186,6 +193,8 @@ def _list_errors(operation: Operation) -> list[int]:
 
 def _describe_parameters(operation: Operation) -> list[dict[str, Any]]:
     names = ["x-request-id"]
+    if 504 in operation.errors:
+        names.append("x-request-timeout")
     if operation.stream is not None:
         names.append("x-include-item-sources")
     return [

@@ -310,7 +310,7 @@ async def test_format_of_the_answer_is_checked_and_reaches_the_engine():
 async def test_format_that_is_refused_never_reaches_the_engine():
     server = Server()
 
-    async def check(grammar):
+    async def check(grammar, client_id):
         raise InvalidRequest("too large", "invalid_value", grammar.param)
 
     server.grammars.check = check

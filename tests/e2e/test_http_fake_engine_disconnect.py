@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -17,7 +18,9 @@ from tests.fake_engine import make_chunk
 class Client:
     """One ASGI exchange, driven by hand."""
 
-    def __init__(self, server: Server, **fields: Any) -> None:
+    def __init__(
+        self, server: Server, headers: Sequence[tuple[bytes, bytes]] = (), **fields: Any
+    ) -> None:
         self.sent: list[dict[str, Any]] = []
         self.has_sent_body = asyncio.Event()
         self._left = asyncio.Event()
@@ -26,7 +29,7 @@ class Client:
             "type": "http",
             "method": "POST",
             "path": "/v1/chat/completions",
-            "headers": [(b"content-type", b"application/json")],
+            "headers": [(b"content-type", b"application/json"), *headers],
             "query_string": b"",
         }
         self._task = asyncio.create_task(server.app(scope, self._receive, self._send))

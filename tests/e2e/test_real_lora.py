@@ -20,6 +20,7 @@ from model_executor.parity import ParityCase, Reference
 from multimodal.items import LoadedMedia
 from multimodal.pipeline import MediaPipeline
 from multimodal.preprocessor_config import load_preprocessor_config
+from server.held_bytes import BodyBytes
 from server.lora_adapters import LoraAdapters
 from server.metrics import Metrics
 from server.preparation import Preparation
@@ -112,10 +113,12 @@ async def prepare_case(request: dict[str, Any]) -> ParityCase:
     backend = Backend(
         engine, PromptRenderer(MODEL), pipeline, FakeFetcher(), FakeGrammars(), adapters
     )
-    preparation = Preparation(backend, settings, Metrics(CollectorRegistry()), "")
+    metrics, held = Metrics(CollectorRegistry()), BodyBytes(1024**3, 1024**3)
     try:
         parsed = ChatCompletionRequest.model_validate(request)
-        expanded = (await preparation.prepare_chat(parsed)).expanded
+        with held.account("") as account:
+            preparation = Preparation(backend, settings, metrics, "", account)
+            expanded = (await preparation.prepare_chat(parsed)).expanded
     finally:
         await pipeline.close()
     media = tuple(LoadedMedia("image", (placed.item,)) for placed in expanded.items)

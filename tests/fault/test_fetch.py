@@ -4,6 +4,7 @@ The loopback address is let through by the fetcher's own constructor argument, i
 """
 
 import asyncio
+import contextvars
 import datetime
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from multimodal.errors import MediaError, MediaTooLarge
+from multimodal.fair_threads import CURRENT_CLIENT
 from server.address_check import IPAddress, is_public_address
+from server.errors import Overloaded
 from server.media_fetch import FetchFailed, MediaFetcher
 from server.media_url import UrlNotAllowed
 
@@ -403,6 +406,38 @@ async def test_fetches_under_way_are_bounded(servers: Servers, make_fetcher: Mak
     gate.set()
     assert await asyncio.gather(*fetches) == [BODY] * 6
     assert server.max_open == 2
+
+
+async def test_clients_fetch_in_turn(servers: Servers, make_fetcher: MakeFetcher) -> None:
+    server = await servers.start(answer(BODY, "200 OK", "Connection: close"))
+    fetcher = make_fetcher(max_parallel=1)
+
+    def fetch_for(client_id: str, number: int) -> asyncio.Task[bytes]:
+        context = contextvars.copy_context()
+        context.run(CURRENT_CLIENT.set, client_id)
+        url = f"http://media.test:{server.port}/{client_id}{number}"
+        return asyncio.create_task(fetch(fetcher, url), context=context)
+
+    fetches = [fetch_for(*numbered) for numbered in (("a", 0), ("a", 1), ("a", 2), ("b", 0))]
+    await asyncio.gather(*fetches)
+    paths = [head.split(b" ")[1].decode() for head in server.heads]
+    assert paths == ["/a0", "/a1", "/b0", "/a2"]
+
+
+async def test_what_cannot_be_held_is_not_fetched_to_its_end(
+    servers: Servers, make_fetcher: MakeFetcher
+) -> None:
+    server = await servers.start(raw(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 5000, then_wait=True))
+    held: list[int] = []
+
+    def hold(num_bytes: int) -> None:
+        held.append(num_bytes)
+        if sum(held) > 4000:
+            raise Overloaded("too many", "overloaded")
+
+    with pytest.raises(Overloaded):
+        url = f"http://media.test:{server.port}/"
+        await make_fetcher().fetch(url, max_bytes=10**9, param="url", hold=hold)
 
 
 async def test_a_cancelled_fetch_gives_its_slot_back(

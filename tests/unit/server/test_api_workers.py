@@ -16,6 +16,18 @@ def test_requests_are_shared_out(count, each):
     assert share(make_settings(count)).server.max_concurrent_requests == each
 
 
+@pytest.mark.parametrize(("count", "each"), [(1, 100), (2, 50), (3, 34)])
+def test_connections_are_shared_out(count, each):
+    settings = Settings(server={"api_workers": count, "max_connections": 100})
+    assert share(settings).server.max_connections == each
+
+
+@pytest.mark.parametrize(("count", "each"), [(1, 1000 * MIB), (2, 500 * MIB), (64, 64 * MIB)])
+def test_bytes_are_shared_out_and_hold_one_body(count, each):
+    settings = Settings(server={"api_workers": count, "max_total_body_bytes": 1000 * MIB})
+    assert share(settings).server.max_total_body_bytes == each
+
+
 @pytest.mark.parametrize(("count", "each"), [(2, 4), (3, 3), (16, 1)])
 def test_threads_are_shared_out(count, each):
     assert share(make_settings(count, num_workers=8)).media.num_workers == each

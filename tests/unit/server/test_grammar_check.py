@@ -207,15 +207,16 @@ async def test_a_grammar_can_be_asked_for_again_as_its_check_is_given_up(
 
 
 async def test_a_full_queue_refuses_at_once_and_takes_more_later(
-    checker: GrammarChecker, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(grammar_check, "MAX_WAITING", 2)
+    checker = GrammarChecker("model", "main", 896, timeout_s=5, max_bytes=10**9)
     FakeWorker.gate.clear()
-    tasks = [asyncio.create_task(checker.check(grammar(tag))) for tag in "ab"]
+    tasks = [asyncio.create_task(checker.check(grammar(tag), f"of {tag}")) for tag in "ab"]
     await settle()
     with pytest.raises(Overloaded):
         await checker.check(grammar("c"))
-    shared = asyncio.create_task(checker.check(grammar("b")))  # takes no further place
+    shared = asyncio.create_task(checker.check(grammar("b"), "of b"))  # takes no further place
     tasks[1].cancel()
     shared.cancel()
     await settle()
@@ -225,6 +226,23 @@ async def test_a_full_queue_refuses_at_once_and_takes_more_later(
     await asyncio.gather(tasks[0], tasks[2])
     await checker.check(grammar("c"))
     assert judged() == ["a", "d", "c"]
+    await checker.close()
+
+
+async def test_a_client_with_many_grammars_does_not_keep_others_waiting(
+    checker: GrammarChecker,
+) -> None:
+    FakeWorker.gate.clear()
+    flood = [asyncio.create_task(checker.check(grammar(f"f{n}"), "flood")) for n in range(100)]
+    await settle()
+    others = [asyncio.create_task(checker.check(grammar(name), name)) for name in ("b", "c", "f9")]
+    await settle()
+    FakeWorker.gate.set()
+    await asyncio.gather(*others)
+    assert judged()[:5] == ["f0", "f1", "b", "c", "f9"]
+    outcomes = await asyncio.gather(*flood, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None)] * 56 + [Overloaded] * 44
+    assert judged().count("f9") == 1
 
 
 async def test_a_worker_that_dies_is_replaced_and_its_grammar_not_remembered(

@@ -118,7 +118,7 @@ async def test_first_failure_cancels_the_other_fetches():
     class HalfBrokenFetcher(FakeFetcher):
         cancelled = False
 
-        async def fetch(self, url, *, max_bytes, param):
+        async def fetch(self, url, *, max_bytes, param, hold):
             if url.endswith("broken"):
                 raise FetchFailed("no answer")
             try:

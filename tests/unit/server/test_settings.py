@@ -188,3 +188,11 @@ def test_speculation_is_json_or_a_mapping(tmp_path: Path, monkeypatch: pytest.Mo
 def test_speculation_must_be_an_object_with_something_in_it(value: str) -> None:
     with pytest.raises(SettingsError, match=r"^engine\.speculative_config"):
         load_settings(None, {"engine": {"speculative_config": value}})
+
+
+def test_bytes_of_all_requests_are_at_least_those_of_one_body():
+    with pytest.raises(
+        SettingsError, match=r"server\.max_total_body_bytes.*max_body_bytes \(2048\)"
+    ):
+        load_settings(None, {"server": {"max_body_bytes": 2048, "max_total_body_bytes": 2047}})
+    load_settings(None, {"server": {"max_body_bytes": 2048, "max_total_body_bytes": 2048}})
