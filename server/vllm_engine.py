@@ -2,12 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.logprobs import Logprob
@@ -41,6 +51,7 @@ from server.engine import (
 from server.patch_supply import PatchSupply
 from server.token_bytes import token_bytes
 from server.vllm_cache import VisionCache
+from server.vllm_processes import end_processes
 from server.vllm_residence import WeightResidence
 
 logger = logging.getLogger(__name__)
@@ -54,32 +65,59 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
 _LEAST_LOGPROB = -9999.0  # OpenAI's, for what cannot be drawn: JSON has no infinity
 
 
+@dataclass(frozen=True, slots=True)
+class RunningEngines:
+    """vLLM's engines when they answer.
+
+    Attributes:
+        processes: that end with them; see `find_processes`.
+        queues: files that must not outlive these; see `find_queues`.
+    """
+
+    llm: AsyncLLM
+    model_info: ModelInfo
+    processes: Collection[psutil.Process]
+    queues: Collection[Path]
+
+
 class VllmEngine:
-    """A running AsyncLLM; `server.vllm_start` makes it. Args: clean_up: called at the end."""
+    """A running AsyncLLM; `server.vllm_start` makes it.
+
+    Args:
+        launch: starts the engines once more.
+        clean_up: called at the end.
+    """
 
     def __init__(
         self,
-        llm: AsyncLLM,
-        model_info: ModelInfo,
+        running: RunningEngines,
+        launch: Callable[[], Awaitable[RunningEngines]],
         cache: VisionCache,
         clean_up: Callable[[], None],
         encoder: EncoderClient | None = None,
     ) -> None:
-        self._llm = llm
+        self._use(running)
+        self._launch = launch
         self._encoder = encoder
-        self._residence = WeightResidence(llm)
         self._clean_up = clean_up
-        self._model_info = model_info
-        self._token_bytes = token_bytes(llm.get_tokenizer())
+        self._token_bytes = token_bytes(running.llm.get_tokenizer())
         self._cache = cache
         self._lora_requests: dict[int, LoRARequest] = {}  # by number
         handover = partial(PatchHandover, cache.config.handover_dir)
-        self._supply = PatchSupply(handover, llm.abort, encoder)
+        self._supply = PatchSupply(handover, self._abort, encoder)
         cache.on_report = self._read_report
+
+    def _use(self, running: RunningEngines) -> None:
+        self._running = running
+        self._llm = running.llm
+        self._residence = WeightResidence(running.llm)
+
+    async def _abort(self, request_id: str) -> None:
+        await self._llm.abort(request_id)
 
     @property
     def model_info(self) -> ModelInfo:
-        return self._model_info
+        return self._running.model_info
 
     @property
     def details(self) -> EngineDetails:
@@ -150,7 +188,7 @@ class VllmEngine:
 
     def _lora_of_items(self, adapter: LoraAdapter | None) -> int | None:
         """See `engine_input`."""
-        if not self._model_info.lora_targets:
+        if not self.model_info.lora_targets:
             return None
         return adapter.lora_int_id if adapter is not None and adapter.has_tower else 0
 
@@ -161,6 +199,10 @@ class VllmEngine:
         return set(rejected[0])
 
     async def check_health(self) -> None:
+        client: Any = self._llm.engine_core
+        coordinator = client.resources.coordinator  # vLLM does not watch it
+        if coordinator is not None and not coordinator.proc.is_alive():
+            self.declare_dead()
         with _engine_death():
             await self._llm.check_health()
 
@@ -188,14 +230,29 @@ class VllmEngine:
         """What an engine's cache says after a step, in the event loop."""
         self._supply.ask(report["needed"], engine_index)
 
+    async def restart(self) -> None:
+        await self._end()
+        self._cache.known_items.forget_all()
+        self._use(await self._launch())
+        for lora_request in list(self._lora_requests.values()):
+            with _engine_death():
+                await self._llm.add_lora(lora_request)
+
     async def shutdown(self) -> None:
+        await self._end()
+        if self._encoder is not None:
+            await self._encoder.close()
+        self._clean_up()
+
+    async def _end(self) -> None:
         # It would take the end of the engine for its death while the other thread ends it.
         if self._llm.output_handler is not None:
             self._llm.output_handler.cancel()
         await asyncio.to_thread(self._llm.shutdown)
-        if self._encoder is not None:
-            await self._encoder.close()
-        self._clean_up()
+        await asyncio.to_thread(end_processes, self._running.processes)
+        for path in self._running.queues:
+            with suppress(OSError):
+                path.unlink()
 
     def declare_dead(self) -> None:
         """The engines have died; vLLM sees that itself only where it has started them."""

@@ -134,6 +134,8 @@ class GrammarChecker:
             del self._checks[digest]
 
     async def _ask_worker(self, tag: str) -> Verdict:
+        if self._worker is not None and self._worker.has_ended:  # killed while it was idle
+            await self._end_worker()
         if self._worker is None:
             self._worker = await _Worker.start(*self._worker_options)
         try:
@@ -201,6 +203,10 @@ class _Worker:
             await worker.end()
             raise
         return worker
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.returncode is not None or self._answers.at_eof()
 
     async def judge(self, tag: str) -> Verdict:
         """Raises: WorkerDied; then it must be ended."""
