@@ -14,7 +14,6 @@ logger = logging.getLogger(__name__)
 _END_TIMEOUT_S = 10.0  # for requests to tell their clients that the engine is gone
 _MAX_FAILURES = 5  # in a row
 _STABLE_S = 600.0  # an engine that has run for so long begins a new row
-_MAX_DELAY_S = 60.0
 
 
 class RestartPauses:
@@ -37,7 +36,7 @@ class RestartPauses:
         self._num_failures += 1
         if self._num_failures > _MAX_FAILURES:
             return None
-        return 0.0 if self._num_failures == 1 else min(2.0**self._num_failures, _MAX_DELAY_S)
+        return 0.0 if self._num_failures == 1 else 2.0 ** (self._num_failures - 2)
 
     def note_start(self) -> None:
         self._running_since_s = self._clock()

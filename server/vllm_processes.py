@@ -11,7 +11,8 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 _END_TIMEOUT_S = 5.0
 _SHARED_MEMORY = Path("/dev/shm")
-_QUEUES = "psm_*"  # Python's names; vLLM's processes tell each other by them what to do
+# Python's names of what vLLM's processes tell each other by, and those of vLLM's sums on a CPU
+_QUEUES = ("psm_*", "*-cpushm_*")
 
 
 def find_processes(llm: AsyncLLM) -> Sequence[psutil.Process]:
@@ -25,7 +26,8 @@ def find_processes(llm: AsyncLLM) -> Sequence[psutil.Process]:
 def find_queues(processes: Collection[psutil.Process]) -> Collection[Path]:
     """The files in shared memory by which these talk, and which a killed one leaves behind."""
     mapped = {entry.path for process in processes for entry in _memory_maps(process)}
-    return [path for path in _SHARED_MEMORY.glob(_QUEUES) if str(path) in mapped]
+    found = (path for pattern in _QUEUES for path in _SHARED_MEMORY.glob(pattern))
+    return [path for path in found if str(path) in mapped]
 
 
 def end_processes(processes: Collection[psutil.Process]) -> None:

@@ -35,7 +35,7 @@ def pauses_until_the_end(pauses: RestartPauses) -> list[float]:
 
 
 def test_the_first_start_is_at_once_and_further_ones_wait_longer() -> None:
-    assert pauses_until_the_end(RestartPauses(Clock())) == [0, 4, 8, 16, 32]
+    assert pauses_until_the_end(RestartPauses(Clock())) == [0, 1, 2, 4, 8]
 
 
 def test_a_start_that_fails_after_a_long_time_counts() -> None:
