@@ -7,11 +7,11 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
-    Iterator,
+    Coroutine,
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,6 @@ from server.encode_queue import Call
 from server.encoder_client import EncoderClient
 from server.engine import (
     AdapterRefused,
-    EngineDead,
     EngineDetails,
     EngineRequest,
     FinishReason,
@@ -51,6 +50,7 @@ from server.engine import (
 from server.patch_supply import PatchSupply
 from server.token_bytes import token_bytes
 from server.vllm_cache import VisionCache
+from server.vllm_death import Result, engine_death, until_death
 from server.vllm_processes import end_processes
 from server.vllm_residence import WeightResidence
 
@@ -153,7 +153,7 @@ class VllmEngine:
             reasoning_ended=not request.starts_in_reasoning,
         )
         try:
-            with _engine_death():
+            with engine_death():
                 async with aclosing(outputs):  # closing it aborts the request in the engine
                     with self._supply.serving(request) as supplied:
                         async for output in outputs:
@@ -167,21 +167,24 @@ class VllmEngine:
         number = adapter.lora_int_id
         # vLLM takes two adapters of one name for the same, and both may be in use for a while.
         lora_request = LoRARequest(f"{adapter.name}-{number}", number, str(folder))
-        with _engine_death():
+        with engine_death():
             try:
-                await self._llm.add_lora(lora_request)
+                await self._call(self._llm.add_lora(lora_request))
             except EngineDeadError:
                 raise
             except Exception as error:
                 logger.warning("adapter %s cannot be loaded", adapter.name, exc_info=True)
-                await self._llm.remove_lora(number)
+                await self._call(self._llm.remove_lora(number))
                 raise AdapterRefused("the engine cannot load it") from error
         self._lora_requests[number] = lora_request
 
     async def remove_lora(self, lora_int_id: int) -> None:
         del self._lora_requests[lora_int_id]
-        with _engine_death():
-            await self._llm.remove_lora(lora_int_id)
+        with engine_death():
+            await self._call(self._llm.remove_lora(lora_int_id))
+
+    async def _call(self, call: Coroutine[Any, Any, Result]) -> Result:
+        return await until_death(self._llm, call)
 
     def _lora_request_of(self, adapter: LoraAdapter | None) -> LoRARequest | None:
         return None if adapter is None else self._lora_requests[adapter.lora_int_id]
@@ -194,8 +197,10 @@ class VllmEngine:
 
     async def encode_items(self, items: Sequence[Call]) -> Collection[str]:
         """Of a process that only encodes; see `EncodeQueue`. Raises: EngineDead."""
-        with _engine_death():
-            rejected = await self._llm.collective_rpc("encode_items", args=(list(items),))
+        with engine_death():
+            rejected = await self._call(
+                self._llm.collective_rpc("encode_items", args=(list(items),))
+            )
         return set(rejected[0])
 
     async def check_health(self) -> None:
@@ -203,28 +208,28 @@ class VllmEngine:
         coordinator = client.resources.coordinator  # vLLM does not watch it
         if coordinator is not None and not coordinator.proc.is_alive():
             self.declare_dead()
-        with _engine_death():
+        with engine_death():
             await self._llm.check_health()
 
     async def start_profile(self, max_iterations: int) -> None:
-        with _engine_death():
-            await self._llm.start_profile(max_iterations=max_iterations)
+        with engine_death():
+            await self._call(self._llm.start_profile(max_iterations=max_iterations))
 
     async def stop_profile(self) -> None:
-        with _engine_death():
-            await self._llm.stop_profile()
+        with engine_death():
+            await self._call(self._llm.stop_profile())
 
     async def checksum_weights(self) -> Sequence[WorkerWeights] | None:
-        with _engine_death():
-            return await self._residence.checksum()
+        with engine_death():
+            return await self._call(self._residence.checksum())
 
     async def sleep(self, level: SleepLevel) -> None:
-        with _engine_death():
-            await self._residence.sleep(level)
+        with engine_death():
+            await self._call(self._residence.sleep(level))
 
     async def wake_up(self, parts: Collection[SleepPart]) -> bool:
-        with _engine_death():
-            return await self._residence.wake_up(parts)
+        with engine_death():
+            return await self._call(self._residence.wake_up(parts))
 
     def _read_report(self, engine_index: int, report: Mapping[str, Any]) -> None:
         """What an engine's cache says after a step, in the event loop."""
@@ -235,8 +240,8 @@ class VllmEngine:
         self._cache.known_items.forget_all()
         self._use(await self._launch())
         for lora_request in list(self._lora_requests.values()):
-            with _engine_death():
-                await self._llm.add_lora(lora_request)
+            with engine_death():
+                await self._call(self._llm.add_lora(lora_request))
 
     async def shutdown(self) -> None:
         await self._end()
@@ -259,15 +264,6 @@ class VllmEngine:
         client: Any = self._llm.engine_core
         client.resources.engine_dead = True
         client.outputs_queue.put_nowait(EngineDeadError())
-
-
-@contextmanager
-def _engine_death() -> Iterator[None]:
-    """What vLLM raises when its engine has died, in our words."""
-    try:
-        yield
-    except EngineDeadError as error:
-        raise EngineDead("the engine has stopped") from error
 
 
 def _sampling_params(options: SamplingOptions) -> SamplingParams:

@@ -1,6 +1,7 @@
 """The processes that vLLM's engines run in: found, and ended when vLLM does not."""
 
 import multiprocessing
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ import psutil
 from vllm.v1.engine.async_llm import AsyncLLM
 
 _END_TIMEOUT_S = 5.0
+_LOOK_INTERVAL_S = 0.05
 _SHARED_MEMORY = Path("/dev/shm")
 # Python's names of what vLLM's processes tell each other by, and those of vLLM's sums on a CPU
 _QUEUES = ("psm_*", "*-cpushm_*")
@@ -31,10 +33,10 @@ def find_queues(processes: Collection[psutil.Process]) -> Collection[Path]:
 
 
 def end_processes(processes: Collection[psutil.Process]) -> None:
-    """Wait until they have ended; those that do not are killed."""
-    _, alive = psutil.wait_procs(processes, timeout=_END_TIMEOUT_S)
-    _kill(alive)
-    psutil.wait_procs(alive, timeout=_END_TIMEOUT_S)
+    """Wait until they have ended; those that do not are killed. To be reaped by their parents."""
+    if not _wait_for(processes):
+        _kill(processes)
+        _wait_for(processes)
 
 
 def kill_children() -> None:
@@ -54,6 +56,21 @@ def _memory_maps(process: psutil.Process) -> Sequence[Any]:
     with suppress(psutil.Error):
         return process.memory_maps()
     return ()
+
+
+def _wait_for(processes: Collection[psutil.Process]) -> bool:
+    give_up_at = time.monotonic() + _END_TIMEOUT_S
+    while any(map(_is_alive, processes)):
+        if time.monotonic() > give_up_at:
+            return False
+        time.sleep(_LOOK_INTERVAL_S)
+    return True
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _kill(processes: Collection[psutil.Process]) -> None:

@@ -37,6 +37,7 @@ from server.run_folder import RunFolder
 from server.settings import EngineSettings, Settings, SettingsError
 from server.vllm_args import engine_args, is_cpu, num_workers, set_engine_environment
 from server.vllm_cache import VisionCache
+from server.vllm_death import until_death
 from server.vllm_engine import RunningEngines, VllmEngine
 from server.vllm_processes import find_processes, find_queues, kill_children
 
@@ -220,7 +221,6 @@ async def _launch(
         shared: AsyncLLM's arguments.
         server_pid: of the process that they are to end with; None if another process tells them.
     """
-    settings = setup.settings
     llm = await _start_in_thread(
         partial(
             AsyncLLM.from_vllm_config,
@@ -232,24 +232,28 @@ async def _launch(
     # Forked later, they would inherit the clients' connections.
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     try:
-        if settings.role != "encoder":
-            _check_context(setup, llm.model_config.max_model_len)
-        if server_pid is not None:
-            await _prepare_workers(llm, settings, server_pid)
-        lora_targets = await _prepare_adapters(llm) if settings.enable_lora else {}
-        implementation = await _find_implementation(llm)
+        model_info = await until_death(llm, _prepare(llm, setup, server_pid))
     except BaseException:
         await asyncio.to_thread(llm.shutdown)
         raise
-    model_info = ModelInfo(
+    processes = find_processes(llm)
+    return RunningEngines(llm, model_info, processes, find_queues(processes))
+
+
+async def _prepare(llm: AsyncLLM, setup: EngineSetup, server_pid: int | None) -> ModelInfo:
+    settings = setup.settings
+    if settings.role != "encoder":
+        _check_context(setup, llm.model_config.max_model_len)
+    if server_pid is not None:
+        await _prepare_workers(llm, settings, server_pid)
+    lora_targets = await _prepare_adapters(llm) if settings.enable_lora else {}
+    return ModelInfo(
         name=settings.served_model_name or settings.model,
         max_model_len=llm.model_config.max_model_len,
-        implementation=implementation,
+        implementation=await _find_implementation(llm),
         random_weights=_has_random_weights(setup.model, settings.revision),
         lora_targets=lora_targets,
     )
-    processes = find_processes(llm)
-    return RunningEngines(llm, model_info, processes, find_queues(processes))
 
 
 async def _start_in_thread(make: Callable[[], AsyncLLM]) -> AsyncLLM:

@@ -1,6 +1,7 @@
 """`--restart-engine`: the engine is killed, and the same server answers again."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -170,6 +171,23 @@ def test_responses_are_kept(server: RealServer, restart: Restart) -> None:
     )
     assert further.usage is not None and answer.usage is not None
     assert further.usage.input_tokens > answer.usage.input_tokens
+
+
+def test_a_call_that_the_engine_does_not_answer_ends_with_it(
+    server: RealServer, restart: Restart
+) -> None:
+    """vLLM would let it wait for ever."""
+    engine = server.engine_process
+    with ThreadPoolExecutor() as threads:
+        engine.suspend()
+        body = {"lora_name": "third", "lora_path": "second"}
+        loading = threads.submit(server.http.post, "/v1/load_lora_adapter", json=body)
+        time.sleep(1)  # the adapter is copied, and the engine asked
+        engine.kill()
+        assert loading.result().status_code == 503
+    wait_until(lambda: find_code(server) is not None)
+    wait_until(lambda: find_code(server) is None, _START_TIMEOUT_S)
+    assert "third" not in [model.id for model in server.client.models.list()]
 
 
 def test_sigterm_during_a_restart_ends_the_server_orderly(
