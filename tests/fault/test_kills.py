@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -38,9 +39,10 @@ class Folders:
     host: Path
     disk: Path
 
-    def start(self, log_path: Path) -> RealServer:
+    def start(self, log_path: Path, **variables: str) -> RealServer:
         return start(
             log_path,
+            variables,
             restart_engine=True,
             host_dir=self.host,
             host_bytes=1 << 28,
@@ -51,14 +53,9 @@ class Folders:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
     folder = tmp_path_factory.mktemp("kills")
-    return Folders(folder / "host", folder / "disk")
-
-
-@pytest.fixture(scope="module")
-def server(folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
-    with folders.start(tmp_path_factory.mktemp("logs") / "kills") as server:
+    with Folders(folder / "host", folder / "disk").start(folder / "log") as server:
         yield server
 
 
@@ -151,6 +148,36 @@ def wait_for_another(server: RealServer, engine: psutil.Process) -> None:
     wait_until(is_ready, _START_TIMEOUT_S)
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """In the place of /tmp; its name is short, as those of sockets in it must be."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_killed_server_leaves_a_cache_that_the_next_one_uses(
+    temporary: Path, tmp_path: Path, seed: int
+) -> None:
+    """These come first: there is one server at a time."""
+    rng, folders = random.Random(f"server/{seed}"), Folders(tmp_path / "host", tmp_path / "disk")
+    killed_server = folders.start(tmp_path / "killed", TMPDIR=str(temporary))
+    with killed_server as killed, ThreadPoolExecutor(8) as threads:
+        expected = ask_all(killed)
+        sent = in_flight(killed, rng, threads)
+        killed.kill()
+        for future in sent:
+            with suppress(httpx.HTTPError, AssertionError):  # the connection was cut
+                future.result()
+        killed.assert_nothing_left()
+    left = set(temporary.glob("qwen3vl-serve-*"))
+    assert left
+    with folders.start(tmp_path / "next", TMPDIR=str(temporary)) as server:
+        assert not any(path.exists() for path in left)
+        assert_answers(server, expected)
+        assert all(count_in_tier(server, tier, "damaged") == 0 for tier in ("host", "disk"))
+
+
 @pytest.mark.parametrize(("victim", "seed"), _KILLS)
 def test_a_kill_under_load_loses_no_later_request(
     server: RealServer, expected: dict[str, Reply], victim: str, seed: int
@@ -178,23 +205,6 @@ def test_a_kill_between_requests_loses_none(
     ask(server, [video(max_pixels=30_000), QUESTION])
     ask(server, "hi", response_format=answer_format(f"after {victim}"))
     assert_answers(server, expected)
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_a_killed_server_leaves_a_cache_that_the_next_one_uses(
-    folders: Folders, expected: dict[str, Reply], tmp_path: Path, seed: int
-) -> None:
-    rng = random.Random(f"server/{seed}")
-    with folders.start(tmp_path / "killed") as killed, ThreadPoolExecutor(8) as threads:
-        sent = in_flight(killed, rng, threads)
-        killed.kill()
-        for future in sent:
-            with suppress(httpx.HTTPError, AssertionError):  # the connection was cut
-                future.result()
-        killed.assert_nothing_left()
-    with folders.start(tmp_path / "next") as server:
-        assert_answers(server, expected)
-        assert all(count_in_tier(server, tier, "damaged") == 0 for tier in ("host", "disk"))
 
 
 def assert_answers(server: RealServer, expected: Mapping[str, Reply]) -> None:
