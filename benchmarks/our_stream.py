@@ -19,7 +19,7 @@ from server.prompt import PromptRenderer
 from server.settings import Settings
 from server.state import Backend, ServerState
 from server.vllm_cache import VisionCache
-from server.vllm_engine import VllmEngine
+from server.vllm_engine import RunningEngines, VllmEngine
 
 
 class _NoMedia:
@@ -34,7 +34,8 @@ def make_app(checkpoint: str, engine: StepEngine, folder: TemporaryDirectory[str
     info = ModelInfo(MODEL_NAME, max_model_len=32768, implementation="none")
     cache = VisionCache(VisionCacheConfig("benchmark", folder.name))
     state, unused = ServerState(Settings(), CollectorRegistry()), cast(Any, _NoMedia())
-    vllm_engine = VllmEngine(cast(Any, engine), info, cache, folder.cleanup)
+    running = RunningEngines(cast(Any, engine), info, processes=(), queues=())
+    vllm_engine = VllmEngine(running, launch=cast(Any, None), cache=cache, clean_up=folder.cleanup)
     state.backend = Backend(
         engine=vllm_engine,
         renderer=PromptRenderer(checkpoint),

@@ -52,6 +52,11 @@ class KnownItems:
         with self._lock:
             self._submitted.pop(key, None)
 
+    def forget_all(self) -> None:
+        """The engine has been started again."""
+        with self._lock:
+            self._submitted.clear()
+
     def _submit_one(self, placed: PlacedItem) -> PlacedItem:
         if placed.item.patches is None:
             return placed

@@ -18,13 +18,12 @@ from contextlib import ExitStack
 from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import uvloop
 
 from server.app import create_app
+from server.run_folder import RunFolder
 from server.serve import CUT_AFTER_S, bind, load_backend, serve_app
 from server.settings import ServerSettings, Settings
 from server.state import ServerState
@@ -45,23 +44,28 @@ def serve_with_workers(settings: Settings, model: str) -> int:
 
     Returns: the exit status: 1 if a process failed.
     """
+    from server.vllm_processes import kill_children
     from server.vllm_start import set_up_engine, shared_engines
 
     grace_s = settings.server.shutdown_timeout_s + CUT_AFTER_S
-    with TemporaryDirectory(prefix="qwen3vl-serve-") as folder:
+    with RunFolder() as folder:
         with ThreadPoolExecutor(1) as thread:  # what has used OpenMP cannot be forked from
-            setup = thread.submit(set_up_engine, model, settings, Path(folder)).result()
+            setup = thread.submit(set_up_engine, model, settings, folder.path).result()
         workers: list[BaseProcess] = []
         with ExitStack() as ends:
-            # the socket comes second: the engines would inherit it
-            with (
-                shared_engines(setup, settings.server.api_workers) as engines,
-                _listen(settings.server) as listening,
-            ):
-                ends.callback(engines.shutdown)
-                ends.callback(_end, workers, grace_s)
-                start = partial(_start_worker, share(settings), setup, listening)
-                workers += map(start, engines.clients)
+            try:
+                # the socket comes second: the engines would inherit it
+                with (
+                    shared_engines(setup, settings.server.api_workers) as engines,
+                    _listen(settings.server) as listening,
+                ):
+                    ends.callback(engines.shutdown)
+                    ends.callback(_end, workers, grace_s)
+                    start = partial(_start_worker, share(settings), setup, listening)
+                    workers += map(start, engines.clients)
+            except BaseException:
+                kill_children()  # while the engines load, neither they nor the workers can stop
+                raise
             if settings.access.api_keys_file is not None:
                 signal.signal(signal.SIGHUP, partial(_pass_on, workers))
             _wait_for_an_end(workers, engines.processes())

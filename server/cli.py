@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from server.run_folder import RunFolder
 from server.settings import (
     EMBEDDED_MODEL,
     Settings,
@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(f"there is no folder {settings.engine.model}")
     if settings.server.api_workers == 1:
         return _serve(settings)
-    with TemporaryDirectory(prefix="qwen3vl-serve-metrics-") as folder:
-        share_metrics(Path(folder))
+    with RunFolder() as folder:
+        share_metrics(folder.path)
         return _serve(settings)
 
 

@@ -155,7 +155,7 @@ class WorkerWeights:
 
 
 class EngineDead(Exception):
-    """The engine stopped and will not come back; the process should exit."""
+    """The engine stopped; it comes back by `Engine.restart` only."""
 
 
 class AdapterRefused(Exception):
@@ -219,6 +219,13 @@ class Engine(Protocol):
         """Bring these parts back, weights that were dropped from the checkpoint.
 
         Returns: whether all are there, so that requests can be answered. Raises: EngineDead.
+        """
+        ...
+
+    async def restart(self) -> None:
+        """Start an engine that has died again, with the adapters that it had.
+
+        To be called when no request uses it. Raises: whatever keeps it from starting; EngineDead.
         """
         ...
 

@@ -12,11 +12,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from server.engine import AdapterRefused, Engine, EngineDead, LoraAdapter
 from server.errors import Conflict, InvalidRequest, ModelNotFound, NotFound
 from server.lora_files import copy_adapter, find_folder
+from server.run_folder import RunFolder
 from server.settings import EngineSettings
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class LoraAdapters:
         self._by_name: dict[str, _Loaded] = {}
         self._loading = asyncio.Lock()
         self._removing: set[asyncio.Task[None]] = set()
-        self._folder: TemporaryDirectory[str] | None = None
+        self._folder: RunFolder | None = None
 
     @property
     def can_load(self) -> bool:
@@ -172,8 +172,8 @@ class LoraAdapters:
 
     def _copy_folder(self, number: int) -> Path:
         if self._folder is None:
-            self._folder = TemporaryDirectory(prefix="qwen3vl-serve-lora-")
-        return Path(self._folder.name) / str(number)
+            self._folder = RunFolder()
+        return self._folder.path / str(number)
 
     def _unload(self, loaded: _Loaded) -> None:
         loaded.is_unloaded = True

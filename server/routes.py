@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.body import parse_body
-from server.errors import InvalidRequest, ModelNotFound, NotFound, NotReady
+from server.errors import InvalidRequest, ModelNotFound, NotFound
 from server.health import describe_engine
 from server.openapi.document import encode_document
 from server.profiler import Profiler, StartProfileRequest
@@ -61,14 +61,12 @@ def build_router(state: ServerState) -> APIRouter:
 
     @router.api_route("/health", methods=["GET", "HEAD"])
     async def check_health(request: Request) -> dict[str, Any]:
-        """Liveness: 200 while loading, and as long as the engine lives, asleep or not."""
+        """Liveness: 200 while loading, and as long as the engine lives or is to live again."""
         wants_details = _wants_details(request)
-        if state.load_failed:
-            raise NotReady("the model cannot be loaded", "load_failed")
-        if state.backend is None:
-            return {"status": "loading", "implementation": None}
+        life = await state.find_life()
+        if state.backend is None or life != "ok":
+            return {"status": life, "implementation": None}
         engine = state.backend.engine
-        await engine.check_health()
         answer: dict[str, Any] = {
             "status": "ok",
             "implementation": engine.model_info.implementation,

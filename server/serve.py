@@ -1,14 +1,13 @@
 """`qwen3vl-serve serve`: from settings to a listening server, and to a clean end."""
 
 import asyncio
-import gc
 import logging
 import math
 import signal
 import socket
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -24,12 +23,14 @@ from server.access.key_ring import KeyRing, load_keys
 from server.access.tls import check_certificate
 from server.app import create_app
 from server.engine import EngineDead
+from server.engine_restarts import EngineRestarts, freeze_garbage
 from server.http_protocol import BoundedProtocol
 from server.log_setup import log_lost_exceptions, set_up_logging
 from server.lora_adapters import LoraAdapters
 from server.metrics import Metrics
 from server.open_files import raise_file_limit
 from server.profiler import allow_tracing
+from server.run_folder import remove_left_overs
 from server.settings import EMBEDDED_MODEL, Settings
 from server.state import Backend, EncoderBackend, ServerState
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # imports vLLM
 logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_S = 1.0
+_EXIT_STATUSES = {signal.SIGTERM: 0, signal.SIGINT: 130}
 CUT_AFTER_S = 5
 _MAX_BATCH_TOKENS = 4096  # of an encoder; all of its memory beside the weights grows with them
 
@@ -53,8 +55,9 @@ def serve(settings: Settings) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # one line per odd tag of a client's image
     raise_file_limit(settings.server.max_connections)
     # uvicorn passes a signal on when it has shut down; the default action would skip the clean-up.
-    for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
+    for number, status in _EXIT_STATUSES.items():
         signal.signal(number, partial(_exit, status))
+    remove_left_overs()
     if settings.engine.node_rank:
         from server.vllm_follower import follow  # imports vLLM
 
@@ -117,13 +120,40 @@ async def _serve(settings: Settings, model: str) -> int:
     load = partial(load_backend, settings, model, state.metrics, start)
     if starts_by_fork(settings.engine):
         # The engine is forked off before there is a socket that it could inherit.
-        await state.load(load)
+        try:
+            with _cancelled_by_signals() as received:
+                await state.load(load)
+        except asyncio.CancelledError:
+            return received[0]
         if state.load_failed:
             return 1
         app = create_app(state)
     else:
         app = create_app(state, load)
     return await serve_app(app, state)
+
+
+@contextmanager
+def _cancelled_by_signals() -> Iterator[list[int]]:
+    """Let the first signal cancel the task that enters this. Yields: the exit status it asks for.
+
+    An exception out of a signal handler would end the event loop at once, whatever is to be undone.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    received: list[int] = []
+
+    def cancel(number: int, frame: FrameType | None) -> None:
+        if not received:
+            loop.call_soon_threadsafe(task.cancel)
+        received.append(_EXIT_STATUSES[signal.Signals(number)])
+
+    handlers = {number: signal.signal(number, cancel) for number in _EXIT_STATUSES}
+    try:
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 async def serve_app(
@@ -154,8 +184,7 @@ async def serve_app(
     )
     server = _Server(config, state)
     _reload_keys_on_hangup(app.state.key_ring)
-    async with _watched(state, server):
-        await server.serve([listening] if listening is not None else None)
+    await server.serve([listening] if listening is not None else None)
     return 1 if state.load_failed or state.engine_died else 0
 
 
@@ -173,12 +202,21 @@ def _reload_keys_on_hangup(key_ring: KeyRing | None) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Tells the application when a signal has come; uvicorn does so only when all is over."""
+    """Tells the application when a signal has come; uvicorn does so only when all is over.
+
+    It stops when the engine dies or cannot be loaded, for a supervisor to restart it.
+    """
 
     def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
         super().__init__(config)
         self._state = state
         self._loop = asyncio.get_running_loop()
+        self._watch = asyncio.create_task(_watch(state, self))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._watch.cancel()  # with a restart of the engine that is under way
+        await asyncio.wait((self._watch,))
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         grace_s = self._state.settings.server.shutdown_timeout_s
@@ -205,8 +243,7 @@ async def load_backend(
     except BaseException:
         await backend.close()
         raise
-    gc.collect()
-    gc.freeze()  # a full collection of what is imported would stop all streams for 0.3 s or more
+    freeze_garbage()
     return backend
 
 
@@ -278,28 +315,21 @@ def _assemble_encoder(
     )
 
 
-@asynccontextmanager
-async def _watched(state: ServerState, server: uvicorn.Server) -> AsyncIterator[None]:
-    """Stop the server when the engine dies or cannot be loaded, for a supervisor to restart it."""
-    watch = asyncio.create_task(_watch(state, server))
-    try:
-        yield
-    finally:
-        watch.cancel()
-        with suppress(asyncio.CancelledError):
-            await watch
-
-
 async def _watch(state: ServerState, server: uvicorn.Server) -> None:
+    """Until the server is to stop, which this may ask for."""
+    restarts = EngineRestarts(state) if state.settings.engine.restart_engine else None
     while not state.load_failed:
         await asyncio.sleep(_WATCH_INTERVAL_S)
         if server.should_exit:
             return  # the engine is being ended on purpose
         if state.backend is None:
             continue
+        engine = state.backend.engine
         try:
-            await state.backend.engine.check_health()
+            await engine.check_health()
         except EngineDead:
+            if restarts is not None and await restarts.restart(engine):
+                continue
             logger.critical("the engine has stopped; ending the server")
             state.engine_died = True
             break

@@ -498,7 +498,8 @@ class EngineSettings(_Group):
     )
     restart_engine: bool = Field(
         default=False,
-        description="Start an engine that has died again in this process, instead of ending it.",
+        description="Start an engine that has died again in this process, instead of ending it; "
+        "five times in a row at most.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the engine's random numbers.")
     enable_lora: bool = Field(
@@ -577,6 +578,15 @@ class EngineSettings(_Group):
         if node_rank >= nnodes:
             raise ValueError(f"must be below nnodes ({nnodes})")
         return node_rank
+
+    @field_validator("restart_engine")
+    @classmethod
+    def _check_restart(cls, value: bool, others: ValidationInfo) -> bool:
+        given = others.data
+        elsewhere = given.get("nnodes", 1) > 1 or given.get("distributed_executor_backend") == "ray"
+        if value and elsewhere:
+            raise ValueError("needs all processes of the engine on this machine, without ray")
+        return value
 
     @field_validator("role")
     @classmethod
@@ -714,8 +724,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_workers(self) -> Self:
-        """What clients change in one process, the others would not know."""
-        for name in ("lora_dir", "enable_sleep_mode"):
+        """What changes in one process, the others would not know."""
+        for name in ("lora_dir", "enable_sleep_mode", "restart_engine"):
             if self.server.api_workers > 1 and getattr(self.engine, name):
                 raise ValueError(f"engine.{name}: needs server.api_workers to be 1")
         return self

@@ -19,7 +19,6 @@ class SleepMode:
     def __init__(self, state: ServerState) -> None:
         self._state = state
         self._lock = asyncio.Lock()
-        self._level: SleepLevel | None = None
 
     async def fall_asleep(self, engine: Engine, level: SleepLevel) -> None:
         """Refuse new requests at once; those accepted get `server.shutdown_timeout_s` to finish.
@@ -27,24 +26,25 @@ class SleepMode:
         Raises: Conflict if the engine sleeps at another level; EngineDead.
         """
         async with self._lock:
-            if self._level not in (None, level):
+            state = self._state
+            if state.sleep_level not in (None, level):
                 raise Conflict(
-                    f"the engine sleeps at level {self._level}; wake it first", "sleeping"
+                    f"the engine sleeps at level {state.sleep_level}; wake it first", "sleeping"
                 )
-            if self._level == level:
+            if state.sleep_level == level:
                 return
-            self._level = level
-            grace_s = self._state.settings.server.shutdown_timeout_s
-            self._state.fall_asleep(grace_s)
-            await self._state.wait_until_idle(grace_s + _END_TIMEOUT_S)
+            grace_s = state.settings.server.shutdown_timeout_s
+            state.fall_asleep(level, grace_s)
+            await state.wait_until_idle(grace_s + _END_TIMEOUT_S)
+            if not state.is_asleep:
+                raise Conflict("the engine has been started again meanwhile", "restarted")
             await engine.sleep(level)
             logger.info("the engine sleeps at level %d", level)
 
     async def wake_up(self, engine: Engine, parts: Collection[SleepPart]) -> bool:
         """Returns: whether requests are accepted again. Raises: EngineDead."""
         async with self._lock:
-            if self._level is not None and await engine.wake_up(parts):
-                self._level = None
+            if self._state.is_asleep and await engine.wake_up(parts):
                 self._state.wake()
                 logger.info("the engine is awake")
-            return self._level is None
+            return not self._state.is_asleep

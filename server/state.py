@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
@@ -14,7 +14,7 @@ from multimodal.fair_threads import CURRENT_CLIENT
 from multimodal.preprocessor_config import PreprocessorConfig
 from server.access.client import Client
 from server.encode_queue import EncodeQueue
-from server.engine import Engine
+from server.engine import Engine, EngineDead, SleepLevel
 from server.errors import NotFound, NotReady, Overloaded
 from server.fair_shares import FairShares
 from server.held_bytes import BodyBytes
@@ -31,8 +31,11 @@ if TYPE_CHECKING:  # both import transformers, which takes seconds
 
 logger = logging.getLogger(__name__)
 
+Life = Literal["loading", "restarting", "ok"]
+
 # why no request is accepted: message and code
 _SHUTTING_DOWN = ("the server is shutting down", "shutting_down")
+_RESTARTING = ("the engine is being started again", "restarting")
 _SLEEPING = ("the engine is asleep until `POST /wake_up`", "sleeping")
 
 
@@ -71,13 +74,14 @@ class EncoderBackend:
 
 
 class ServerState:
-    """The life of the server: loading -> ready, or asleep -> draining.
+    """The life of the server: loading -> ready, asleep or restarting -> draining.
 
     Attributes:
         backend: None while the model is loading.
         load_failed, engine_died: the process should exit.
         is_draining: no further requests are accepted.
-        is_asleep: none are until the engine is awake again.
+        is_restarting: none are until the engine runs again.
+        sleep_level: of an engine that sleeps; none are until it is awake again.
         profiler: None unless `server.profile_dir` is set.
         body_bytes: what all requests hold of bodies and media files.
     """
@@ -91,7 +95,8 @@ class ServerState:
         self.load_failed = False
         self.engine_died = False
         self.is_draining = False
-        self.is_asleep = False
+        self.is_restarting = False
+        self.sleep_level: SleepLevel | None = None
         self._end_at: float | None = None  # in the event loop's time
         self._limits: set[asyncio.Timeout] = set()
         limits = settings.server
@@ -117,15 +122,29 @@ class ServerState:
         self.is_draining = True
         self._bound_requests(grace_s)
 
-    def fall_asleep(self, grace_s: float) -> None:
+    @property
+    def is_asleep(self) -> bool:
+        return self.sleep_level is not None
+
+    def fall_asleep(self, level: SleepLevel, grace_s: float) -> None:
         """Refuse requests until `wake`; those accepted have `grace_s` seconds."""
-        self.is_asleep = True
+        self.sleep_level = level
         self._bound_requests(grace_s)
 
     def wake(self) -> None:
-        self.is_asleep = False
+        self.sleep_level = None
         if not self.is_draining:
             self._end_at = None
+
+    @contextmanager
+    def restarting(self) -> Iterator[None]:
+        """Refuse requests meanwhile. An engine that has slept is awake afterwards."""
+        self.is_restarting = True
+        try:
+            yield
+            self.wake()
+        finally:
+            self.is_restarting = False
 
     async def wait_until_idle(self, timeout_s: float) -> None:
         """Until no accepted request is left, or the time is over."""
@@ -214,7 +233,25 @@ class ServerState:
     def _refusal(self) -> tuple[str, str] | None:
         if self.is_draining:
             return _SHUTTING_DOWN
+        if self.is_restarting:
+            return _RESTARTING
         return _SLEEPING if self.is_asleep else None
+
+    async def find_life(self) -> Life:
+        """Raises: NotReady, EngineDead: this process should end."""
+        if self.load_failed:
+            raise NotReady("the model cannot be loaded", "load_failed")
+        if self.backend is None:
+            return "loading"
+        if self.is_restarting:
+            return "restarting"
+        try:
+            await self.backend.engine.check_health()
+        except EngineDead:
+            if self.engine_died or not self.settings.engine.restart_engine:
+                raise
+            return "restarting"  # in a moment
+        return "ok"
 
     async def check_ready(self) -> None:
         """Raises: NotReady; EngineDead."""

@@ -2,12 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.logprobs import Logprob
@@ -24,7 +34,6 @@ from server.encode_queue import Call
 from server.encoder_client import EncoderClient
 from server.engine import (
     AdapterRefused,
-    EngineDead,
     EngineDetails,
     EngineRequest,
     FinishReason,
@@ -41,7 +50,9 @@ from server.engine import (
 from server.patch_supply import PatchSupply
 from server.token_bytes import token_bytes
 from server.vllm_cache import VisionCache
+from server.vllm_death import Result, engine_death, until_death
 from server.vllm_fair_clients import CLIENT_ID
+from server.vllm_processes import end_processes
 from server.vllm_residence import WeightResidence
 
 logger = logging.getLogger(__name__)
@@ -55,32 +66,59 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
 _LEAST_LOGPROB = -9999.0  # OpenAI's, for what cannot be drawn: JSON has no infinity
 
 
+@dataclass(frozen=True, slots=True)
+class RunningEngines:
+    """vLLM's engines when they answer.
+
+    Attributes:
+        processes: that end with them; see `find_processes`.
+        queues: files that must not outlive these; see `find_queues`.
+    """
+
+    llm: AsyncLLM
+    model_info: ModelInfo
+    processes: Collection[psutil.Process]
+    queues: Collection[Path]
+
+
 class VllmEngine:
-    """A running AsyncLLM; `server.vllm_start` makes it. Args: clean_up: called at the end."""
+    """A running AsyncLLM; `server.vllm_start` makes it.
+
+    Args:
+        launch: starts the engines once more.
+        clean_up: called at the end.
+    """
 
     def __init__(
         self,
-        llm: AsyncLLM,
-        model_info: ModelInfo,
+        running: RunningEngines,
+        launch: Callable[[], Awaitable[RunningEngines]],
         cache: VisionCache,
         clean_up: Callable[[], None],
         encoder: EncoderClient | None = None,
     ) -> None:
-        self._llm = llm
+        self._use(running)
+        self._launch = launch
         self._encoder = encoder
-        self._residence = WeightResidence(llm)
         self._clean_up = clean_up
-        self._model_info = model_info
-        self._token_bytes = token_bytes(llm.get_tokenizer())
+        self._token_bytes = token_bytes(running.llm.get_tokenizer())
         self._cache = cache
         self._lora_requests: dict[int, LoRARequest] = {}  # by number
         handover = partial(PatchHandover, cache.config.handover_dir)
-        self._supply = PatchSupply(handover, llm.abort, encoder)
+        self._supply = PatchSupply(handover, self._abort, encoder)
         cache.on_report = self._read_report
+
+    def _use(self, running: RunningEngines) -> None:
+        self._running = running
+        self._llm = running.llm
+        self._residence = WeightResidence(running.llm)
+
+    async def _abort(self, request_id: str) -> None:
+        await self._llm.abort(request_id)
 
     @property
     def model_info(self) -> ModelInfo:
-        return self._model_info
+        return self._running.model_info
 
     @property
     def details(self) -> EngineDetails:
@@ -119,7 +157,7 @@ class VllmEngine:
             reasoning_ended=not request.starts_in_reasoning,
         )
         try:
-            with _engine_death():
+            with engine_death():
                 async with aclosing(outputs):  # closing it aborts the request in the engine
                     with self._supply.serving(request) as supplied:
                         async for output in outputs:
@@ -133,88 +171,103 @@ class VllmEngine:
         number = adapter.lora_int_id
         # vLLM takes two adapters of one name for the same, and both may be in use for a while.
         lora_request = LoRARequest(f"{adapter.name}-{number}", number, str(folder))
-        with _engine_death():
+        with engine_death():
             try:
-                await self._llm.add_lora(lora_request)
+                await self._call(self._llm.add_lora(lora_request))
             except EngineDeadError:
                 raise
             except Exception as error:
                 logger.warning("adapter %s cannot be loaded", adapter.name, exc_info=True)
-                await self._llm.remove_lora(number)
+                await self._call(self._llm.remove_lora(number))
                 raise AdapterRefused("the engine cannot load it") from error
         self._lora_requests[number] = lora_request
 
     async def remove_lora(self, lora_int_id: int) -> None:
         del self._lora_requests[lora_int_id]
-        with _engine_death():
-            await self._llm.remove_lora(lora_int_id)
+        with engine_death():
+            await self._call(self._llm.remove_lora(lora_int_id))
+
+    async def _call(self, call: Coroutine[Any, Any, Result]) -> Result:
+        return await until_death(self._llm, call)
 
     def _lora_request_of(self, adapter: LoraAdapter | None) -> LoRARequest | None:
         return None if adapter is None else self._lora_requests[adapter.lora_int_id]
 
     def _lora_of_items(self, adapter: LoraAdapter | None) -> int | None:
         """See `engine_input`."""
-        if not self._model_info.lora_targets:
+        if not self.model_info.lora_targets:
             return None
         return adapter.lora_int_id if adapter is not None and adapter.has_tower else 0
 
     async def encode_items(self, items: Sequence[Call]) -> Collection[str]:
         """Of a process that only encodes; see `EncodeQueue`. Raises: EngineDead."""
-        with _engine_death():
-            rejected = await self._llm.collective_rpc("encode_items", args=(list(items),))
+        with engine_death():
+            rejected = await self._call(
+                self._llm.collective_rpc("encode_items", args=(list(items),))
+            )
         return set(rejected[0])
 
     async def check_health(self) -> None:
-        with _engine_death():
+        client: Any = self._llm.engine_core
+        coordinator = client.resources.coordinator  # vLLM does not watch it
+        if coordinator is not None and not coordinator.proc.is_alive():
+            self.declare_dead()
+        with engine_death():
             await self._llm.check_health()
 
     async def start_profile(self, max_iterations: int) -> None:
-        with _engine_death():
-            await self._llm.start_profile(max_iterations=max_iterations)
+        with engine_death():
+            await self._call(self._llm.start_profile(max_iterations=max_iterations))
 
     async def stop_profile(self) -> None:
-        with _engine_death():
-            await self._llm.stop_profile()
+        with engine_death():
+            await self._call(self._llm.stop_profile())
 
     async def checksum_weights(self) -> Sequence[WorkerWeights] | None:
-        with _engine_death():
-            return await self._residence.checksum()
+        with engine_death():
+            return await self._call(self._residence.checksum())
 
     async def sleep(self, level: SleepLevel) -> None:
-        with _engine_death():
-            await self._residence.sleep(level)
+        with engine_death():
+            await self._call(self._residence.sleep(level))
 
     async def wake_up(self, parts: Collection[SleepPart]) -> bool:
-        with _engine_death():
-            return await self._residence.wake_up(parts)
+        with engine_death():
+            return await self._call(self._residence.wake_up(parts))
 
     def _read_report(self, engine_index: int, report: Mapping[str, Any]) -> None:
         """What an engine's cache says after a step, in the event loop."""
         self._supply.ask(report["needed"], engine_index)
 
+    async def restart(self) -> None:
+        await self._end()
+        self._cache.known_items.forget_all()
+        self._use(await self._launch())
+        for lora_request in list(self._lora_requests.values()):
+            with engine_death():
+                await self._call(self._llm.add_lora(lora_request))
+
     async def shutdown(self) -> None:
+        await self._end()
+        if self._encoder is not None:
+            await self._encoder.close()
+        self._clean_up()
+
+    async def _end(self) -> None:
         # It would take the end of the engine for its death while the other thread ends it.
         if self._llm.output_handler is not None:
             self._llm.output_handler.cancel()
         await asyncio.to_thread(self._llm.shutdown)
-        if self._encoder is not None:
-            await self._encoder.close()
-        self._clean_up()
+        await asyncio.to_thread(end_processes, self._running.processes)
+        for path in self._running.queues:
+            with suppress(OSError):
+                path.unlink()
 
     def declare_dead(self) -> None:
         """The engines have died; vLLM sees that itself only where it has started them."""
         client: Any = self._llm.engine_core
         client.resources.engine_dead = True
         client.outputs_queue.put_nowait(EngineDeadError())
-
-
-@contextmanager
-def _engine_death() -> Iterator[None]:
-    """What vLLM raises when its engine has died, in our words."""
-    try:
-        yield
-    except EngineDeadError as error:
-        raise EngineDead("the engine has stopped") from error
 
 
 def _sampling_params(options: SamplingOptions, client_id: str) -> SamplingParams:

@@ -1,11 +1,10 @@
 """`qwen3vl-serve serve --node-rank N`: a machine that computes for node 0 and has no HTTP."""
 
 import logging
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
+from server.run_folder import RunFolder
 from server.settings import Settings
 from server.vllm_start import set_up_engine
 
@@ -18,8 +17,8 @@ def follow(settings: Settings, model: str) -> int:
     Returns the exit status: 1, so that a supervisor starts it again. A signal ends it with its own.
     """
     engine = settings.engine
-    with TemporaryDirectory(prefix="qwen3vl-serve-") as run_folder:
-        config = set_up_engine(model, settings, Path(run_folder)).config
+    with RunFolder() as folder:
+        config = set_up_engine(model, settings, folder.path).config
         logger.info("node %d waits for node 0 at %s", engine.node_rank, engine.master_addr)
         executor = MultiprocExecutor(config, monitor_workers=False)
         try:

@@ -8,10 +8,11 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from vllm.config import VllmConfig
@@ -36,13 +37,17 @@ from server.encoder_client import EncoderClient
 from server.engine import ModelInfo
 from server.log_setup import logging_config
 from server.report_exchange import ReportExchange
+from server.run_folder import RunFolder
 from server.settings import EngineSettings, Settings, SettingsError
 from server.vllm_args import engine_args, is_cpu, num_workers, set_engine_environment
 from server.vllm_cache import VisionCache
-from server.vllm_engine import VllmEngine
+from server.vllm_death import until_death
+from server.vllm_engine import RunningEngines, VllmEngine
+from server.vllm_processes import find_processes, find_queues, kill_children
 
 logger = logging.getLogger(__name__)
 
+_KILL_INTERVAL_S = 0.1
 _RANDOM_WEIGHTS_KEY = "qwen3vl_serve_random_weights"  # written by demo.random_checkpoint
 
 
@@ -108,6 +113,8 @@ def set_up_engine(model: str, settings: Settings, run_folder: Path) -> EngineSet
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"  # vLLM's CPU platform has set `spawn`
         gc.freeze()  # the engine would collect all that it inherits, for 1 s, and copy the pages
+    else:  # vLLM would fork where it can, and the engine would hold the server's sockets open
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     return EngineSetup(model, engine, context, config, cache_config, run_folder)
 
 
@@ -128,9 +135,13 @@ async def start_engine(model: str, settings: Settings) -> VllmEngine:
     Raises: RuntimeError if the model class in use is not ours; whatever vLLM raises for a model or
         settings that it cannot start.
     """
-    folder = TemporaryDirectory(prefix="qwen3vl-serve-")
-    setup = await asyncio.to_thread(set_up_engine, model, settings, Path(folder.name))
-    return await connect_engine(setup, clean_up=folder.cleanup)
+    folder = RunFolder()
+    try:
+        setup = await asyncio.to_thread(set_up_engine, model, settings, folder.path)
+        return await connect_engine(setup, clean_up=folder.cleanup)
+    except BaseException:
+        folder.cleanup()
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +208,7 @@ async def connect_engine(
         client: None if this process is the only one, and starts the engines.
         clean_up: called when the engine is shut down.
     """
-    settings, cache = setup.settings, VisionCache(setup.cache)
+    cache = VisionCache(setup.cache)
     shared: dict[str, Any] = {}
     if client is not None:
         exchange = ReportExchange(setup.run_folder, client.index, client.count, cache.read)
@@ -207,34 +218,77 @@ async def connect_engine(
             "client_count": client.count,
             "client_index": client.index,
         }
-    # In a thread of its own: a process forked from a thread that has used OpenMP hangs in it.
-    llm = await asyncio.to_thread(
-        AsyncLLM.from_vllm_config, setup.config, stat_loggers=[cache.make_logger], **shared
+    prepares = client is None or client.index == 0
+    server_pid = os.getpid() if client is None else client.server_pid
+    launch = partial(_launch, setup, cache, shared, server_pid if prepares else None)
+    running = await launch()
+    encoder = None
+    if setup.settings.encoder_url is not None:
+        api_key = read_encoder_key(setup.settings.encoder_key_file)
+        encoder = EncoderClient(setup.settings.encoder_url, setup.cache.namespace, api_key=api_key)
+    return VllmEngine(running, launch, cache, clean_up, encoder)
+
+
+async def _launch(
+    setup: EngineSetup, cache: VisionCache, shared: Mapping[str, Any], server_pid: int | None
+) -> RunningEngines:
+    """Start the engines, or connect to those of `shared`, and wait until they answer.
+
+    Args:
+        shared: AsyncLLM's arguments.
+        server_pid: of the process that they are to end with; None if another process tells them.
+    """
+    llm = await _start_in_thread(
+        partial(
+            AsyncLLM.from_vllm_config,
+            deepcopy(setup.config),  # vLLM writes into it what it finds out
+            stat_loggers=[cache.make_logger],
+            **shared,
+        )
     )
+    # Forked later, they would inherit the clients' connections.
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     try:
         llm._run_output_handler()  # the first request would start it, and its lines have that id
-        if settings.role != "encoder":
-            _check_context(setup, llm.model_config.max_model_len)
-        if client is None or client.index == 0:
-            server_pid = os.getpid() if client is None else client.server_pid
-            await _prepare_workers(llm, settings, server_pid)
-        lora_targets = await _prepare_adapters(llm) if settings.enable_lora else {}
-        implementation = await _find_implementation(llm)
+        model_info = await until_death(llm, _prepare(llm, setup, server_pid))
     except BaseException:
         await asyncio.to_thread(llm.shutdown)
         raise
-    model_info = ModelInfo(
+    processes = find_processes(llm)
+    return RunningEngines(llm, model_info, processes, find_queues(processes))
+
+
+async def _prepare(llm: AsyncLLM, setup: EngineSetup, server_pid: int | None) -> ModelInfo:
+    settings = setup.settings
+    if settings.role != "encoder":
+        _check_context(setup, llm.model_config.max_model_len)
+    if server_pid is not None:
+        await _prepare_workers(llm, settings, server_pid)
+    lora_targets = await _prepare_adapters(llm) if settings.enable_lora else {}
+    return ModelInfo(
         name=settings.served_model_name or settings.model,
         max_model_len=llm.model_config.max_model_len,
-        implementation=implementation,
+        implementation=await _find_implementation(llm),
         random_weights=_has_random_weights(setup.model, settings.revision),
         lora_targets=lora_targets,
     )
-    encoder = None
-    if settings.encoder_url is not None:
-        api_key = read_encoder_key(settings.encoder_key_file)
-        encoder = EncoderClient(settings.encoder_url, setup.cache.namespace, api_key=api_key)
-    return VllmEngine(llm, model_info, cache, clean_up, encoder)
+
+
+async def _start_in_thread(make: Callable[[], AsyncLLM]) -> AsyncLLM:
+    """In a thread of its own: a process forked from a thread that has used OpenMP hangs in it.
+
+    That thread cannot be cancelled; it gives up when the processes that it waits for are killed.
+    """
+    starting = asyncio.ensure_future(asyncio.to_thread(make))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        while not starting.done():
+            kill_children()
+            await asyncio.wait((starting,), timeout=_KILL_INTERVAL_S)
+        if starting.exception() is None:
+            await asyncio.to_thread(starting.result().shutdown)
+        raise
 
 
 def _check_context(setup: EngineSetup, max_model_len: int) -> None:

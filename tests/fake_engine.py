@@ -47,6 +47,8 @@ class FakeEngine:
         asleep: the parts.
         sleeps: what was done about that in turn, `sleep 1` and `wake weights`.
         is_shut_down: `shutdown` was called.
+        num_restarts: how often `restart` was.
+        restart_failures: raised by `restart`, from the end.
         loras: folders of adapters that are loaded, by number.
         lora_failure: raised by `add_lora`.
     """
@@ -76,6 +78,8 @@ class FakeEngine:
         self.asleep: set[str] = set()
         self.sleeps: list[str] = []
         self.is_shut_down = False
+        self.num_restarts = 0
+        self.restart_failures: list[Exception] = []
         self.has_started = asyncio.Event()
         self.loras: dict[int, Path] = {}
         self.lora_failure: Exception | None = None
@@ -145,6 +149,12 @@ class FakeEngine:
         self.asleep -= set(parts)
         self.sleeps.append(f"wake {' '.join(sorted(parts))}")
         return not self.asleep
+
+    async def restart(self) -> None:
+        self.num_restarts += 1
+        if self.restart_failures:
+            raise self.restart_failures.pop()
+        self.is_dead = False
 
     async def shutdown(self) -> None:
         self.is_shut_down = True

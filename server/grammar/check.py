@@ -143,6 +143,8 @@ class GrammarChecker:
             self._places.give_back(key[0])
 
     async def _ask_worker(self, tag: str) -> Verdict:
+        if self._worker is not None and self._worker.has_ended:  # killed while it was idle
+            await self._end_worker()
         if self._worker is None:
             self._worker = await _Worker.start(*self._worker_options)
         try:
@@ -210,6 +212,10 @@ class _Worker:
             await worker.end()
             raise
         return worker
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.returncode is not None or self._answers.at_eof()
 
     async def judge(self, tag: str) -> Verdict:
         """Raises: WorkerDied; then it must be ended."""

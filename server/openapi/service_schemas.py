@@ -69,7 +69,7 @@ class Health(AnswerModel):
     """`implementation` is the Python class of the model; null while it is loading. `details` only
     where they are asked for, once it is loaded."""
 
-    status: Literal["ok", "loading"]
+    status: Literal["ok", "loading", "restarting"]
     implementation: str | None
     details: EngineDescription = may_be_absent()
 

@@ -119,10 +119,16 @@ class ServerProcess:
         samples = [s for family in families for s in family.samples if s.name == name]
         return {s.labels[label] for s in samples}
 
-    def terminate(self) -> None:
+    def terminate(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ask the server to end."""
         self._descendants |= set(self.process.children(recursive=True))
-        self._popen.send_signal(signal.SIGTERM)
+        self._popen.send_signal(number)
+
+    def kill(self) -> None:
+        """As `kill -9` does; returns when the server is gone, its descendants may not be."""
+        self._descendants |= set(self.process.children(recursive=True))
+        self._popen.kill()
+        self.wait()
 
     def wait(self) -> int:
         """The exit status, once the server has ended."""

@@ -1,5 +1,9 @@
-"""SIGTERM while an answer is streamed: with time to finish it, and without."""
+"""SIGTERM while an answer is streamed, with time to finish it and without, and during the start."""
 
+import random
+import signal
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +12,7 @@ import httpx
 import orjson
 import pytest
 
-from tests.e2e.real_server import RealServer, open_stream
+from tests.e2e.real_server import RealServer, open_stream, wait_until
 
 
 @dataclass(frozen=True)
@@ -79,3 +83,60 @@ def test_stream_that_cannot_be_finished_ends_with_an_error_event(too_late: Endin
     *_, last, done = too_late.events
     assert done == "[DONE]"
     assert orjson.loads(last)["error"]["type"] == "server_error"
+
+
+def test_a_second_sigterm_changes_nothing(hybrid_checkpoint: Path, logs: Path) -> None:
+    with RealServer(hybrid_checkpoint, logs / "twice", max_model_len=2048) as server:
+        with open_stream(server, "hi", max_tokens=500, ignore_eos=True) as lines:
+            events = [next(lines) for _ in range(10)]
+            server.terminate()
+            server.terminate()
+            events += [line for line in lines if line]
+        assert events[-1] == "data: [DONE]"
+        assert orjson.loads(events[-2].removeprefix("data: "))["choices"]
+        assert server.wait() == 0
+        server.assert_nothing_left()
+
+
+@pytest.mark.parametrize("num_signals", [1, 2])
+def test_sigint_ends_the_server(hybrid_checkpoint: Path, logs: Path, num_signals: int) -> None:
+    """The second one cuts what is under way."""
+    path = logs / f"interrupted-{num_signals}"
+    with RealServer(hybrid_checkpoint, path, max_model_len=2048, shutdown_timeout_s=5) as server:
+        with open_stream(server, "hi", max_tokens=2000, ignore_eos=True) as lines:
+            next(lines)
+            for _ in range(num_signals):
+                server.terminate(signal.SIGINT)
+                time.sleep(0.5)
+        assert server.wait() == 130
+        server.assert_nothing_left()
+
+
+class LoadingServer(RealServer):
+    """As soon as it has started a process."""
+
+    def _wait_until_ready(self) -> None:
+        wait_until(lambda: len(self.process.children()) > 0, timeout_s=300)
+
+
+_LAYOUTS: Mapping[str, Mapping[str, Any]] = {
+    "forked": {},
+    "spawned": {"tensor_parallel_size": 2},
+    "shared": {"api_workers": 2},
+}
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("layout", _LAYOUTS)
+def test_a_signal_during_the_start_ends_it(
+    hybrid_checkpoint: Path, logs: Path, layout: str, seed: int
+) -> None:
+    rng, path = random.Random(f"{layout}/{seed}"), logs / f"loading-{layout}-{seed}"
+    with LoadingServer(hybrid_checkpoint, path, max_model_len=256, **_LAYOUTS[layout]) as server:
+        time.sleep(rng.uniform(0, 1))
+        number = rng.choice((signal.SIGTERM, signal.SIGINT))
+        server.terminate(number)
+        assert server.wait() == (0 if number == signal.SIGTERM else 130)
+        server.assert_nothing_left()
+    assert "init engine" not in server.log  # vLLM's words for its end
+    assert "Traceback" not in server.log

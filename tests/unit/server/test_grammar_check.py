@@ -30,6 +30,7 @@ class FakeWorker:
         self.options = options
         self.judged: list[str] = []
         self.ended = False
+        self.has_ended = False  # by itself
 
     @classmethod
     async def start(cls, *options: Any) -> "FakeWorker":
@@ -257,6 +258,16 @@ async def test_a_worker_that_dies_is_replaced_and_its_grammar_not_remembered(
     FakeWorker.verdicts = {}
     await checker.check(grammar("a"))
     assert [worker.judged for worker in FakeWorker.started] == [["a"], ["b", "a"]]
+
+
+async def test_a_worker_that_was_killed_between_two_checks_costs_no_request(
+    checker: GrammarChecker,
+) -> None:
+    await checker.check(grammar("first"))
+    FakeWorker.started[0].has_ended = True
+    await checker.check(grammar("second"))
+    assert [worker.judged for worker in FakeWorker.started] == [["first"], ["second"]]
+    assert FakeWorker.started[0].ended  # reaped
 
 
 async def test_a_worker_that_does_not_start_is_tried_again(checker: GrammarChecker) -> None:

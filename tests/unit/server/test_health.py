@@ -78,7 +78,7 @@ async def test_workers_of_one_stage_must_hold_the_same() -> None:
 
 async def test_weights_that_sleep_have_no_checksum() -> None:
     server = Server()
-    server.state.fall_asleep(0)
+    server.state.fall_asleep(1, 0)
     details = (await ask(server)).json()["details"]
     assert (details["is_sleeping"], details["weights"]) == (True, None)
 
