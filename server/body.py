@@ -185,18 +185,28 @@ def _refuse_complex_json(body: bytes | bytearray) -> None:
 
 def _refuse_wide_objects(data: dict[str, Any]) -> None:
     """Each unknown key is looked at, so their number is bounded first."""
-    stack: list[object] = [data]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            if len(value) > MAX_OBJECT_KEYS:
-                raise InvalidRequest(
-                    f"an object of the body has {len(value)} keys; at most {MAX_OBJECT_KEYS}",
-                    "invalid_value",
-                )
-            stack.extend(value.values())
-        elif isinstance(value, list):
-            stack.extend(value)
+    _refuse_keys(data, None)
+    for name, field in data.items():
+        stack: list[object] = [field]
+        while stack:
+            value = stack.pop()
+            if isinstance(value, dict):
+                _refuse_keys(value, name)
+                stack.extend(value.values())
+            elif isinstance(value, list):
+                stack.extend(value)
+
+
+def _refuse_keys(value: dict[str, Any], name: str | None) -> None:
+    """Args: name: of the field that the object is, or is in; None for the body itself."""
+    if len(value) > MAX_OBJECT_KEYS:
+        param = None if name is None else format_param((name,))
+        where = f"in `{param}`" if param else "of the body"
+        raise InvalidRequest(
+            f"an object {where} has {len(value)} keys; at most {MAX_OBJECT_KEYS}",
+            "invalid_value",
+            param,
+        )
 
 
 def _refuse_many_parts(data: dict[str, Any]) -> None:
