@@ -52,6 +52,10 @@ class KnownItems:
         with self._lock:
             self._submitted.pop(key, None)
 
+    def forget_all(self) -> None:
+        with self._lock:
+            self._submitted.clear()
+
     def _submit_one(self, placed: PlacedItem) -> PlacedItem:
         if placed.item.patches is None:
             return placed

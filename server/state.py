@@ -14,7 +14,7 @@ from multimodal.preprocessor_config import PreprocessorConfig
 from server.access.client import Client
 from server.encode_queue import EncodeQueue
 from server.engine import Engine
-from server.errors import NotFound, NotReady, Overloaded
+from server.errors import Conflict, NotFound, NotReady, Overloaded
 from server.lora_adapters import LoraAdapters
 from server.media_fetch import MediaFetcher
 from server.metrics import metrics_of
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 # why no request is accepted: message and code
 _SHUTTING_DOWN = ("the server is shutting down", "shutting_down")
 _SLEEPING = ("the engine is asleep until `POST /wake_up`", "sleeping")
+_HELD = ("a cache is being emptied", "cache_reset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class ServerState:
         self.engine_died = False
         self.is_draining = False
         self.is_asleep = False
+        self._is_held = False
         self._end_at: float | None = None  # in the event loop's time
         self._limits: set[asyncio.Timeout] = set()
         self._num_accepted = 0
@@ -119,6 +121,20 @@ class ServerState:
         self.is_asleep = False
         if not self.is_draining:
             self._end_at = None
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """A block in which no request is served, and none is accepted. Raises: Conflict."""
+        if self._num_accepted or self._is_held:
+            raise Conflict(
+                f"requests are being served ({self._num_accepted}), or another call waits for that",
+                "requests_running",
+            )
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
 
     async def wait_until_idle(self, timeout_s: float) -> None:
         """Until no accepted request is left, or the time is over."""
@@ -202,7 +218,9 @@ class ServerState:
     def _refusal(self) -> tuple[str, str] | None:
         if self.is_draining:
             return _SHUTTING_DOWN
-        return _SLEEPING if self.is_asleep else None
+        if self.is_asleep:
+            return _SLEEPING
+        return _HELD if self._is_held else None
 
     async def check_ready(self) -> None:
         """Raises: NotReady; EngineDead."""

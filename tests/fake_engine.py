@@ -46,6 +46,8 @@ class FakeEngine:
         weights: of the workers; None while parts are asleep.
         asleep: the parts.
         sleeps: what was done about that in turn, `sleep 1` and `wake weights`.
+        resets: what was forgotten in turn, `prefix` and `device host`.
+        is_busy: the prefix cache is in use.
         is_shut_down: `shutdown` was called.
         loras: folders of adapters that are loaded, by number.
         lora_failure: raised by `add_lora`.
@@ -75,6 +77,8 @@ class FakeEngine:
         self.weights = [WorkerWeights(0, 0, 0, "all", "common", 4)]
         self.asleep: set[str] = set()
         self.sleeps: list[str] = []
+        self.resets: list[str] = []
+        self.is_busy = False
         self.is_shut_down = False
         self.has_started = asyncio.Event()
         self.loras: dict[int, Path] = {}
@@ -145,6 +149,17 @@ class FakeEngine:
         self.asleep -= set(parts)
         self.sleeps.append(f"wake {' '.join(sorted(parts))}")
         return not self.asleep
+
+    async def reset_prefix_cache(self) -> bool:
+        await self.check_health()
+        if not self.is_busy:
+            self.resets.append("prefix")
+        return not self.is_busy
+
+    async def reset_encoder_cache(self, tiers: Collection[str]) -> None:
+        await self.check_health()
+        await asyncio.sleep(0)
+        self.resets.append(" ".join(tiers))
 
     async def shutdown(self) -> None:
         self.is_shut_down = True
