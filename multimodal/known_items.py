@@ -53,7 +53,7 @@ class KnownItems:
             self._submitted.pop(key, None)
 
     def forget_all(self) -> None:
-        """The engine has been started again."""
+        """The engine has been started again, or its cache emptied."""
         with self._lock:
             self._submitted.clear()
 

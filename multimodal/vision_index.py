@@ -58,6 +58,10 @@ class FileIndex:
         with self._lock:
             self._forget(name)
 
+    def names(self) -> list[str]:
+        with self._lock:
+            return list(self._files)
+
     def oldest(self) -> tuple[str, File] | None:
         with self._lock:
             return next(iter(self._files.items()), None)

@@ -187,6 +187,15 @@ class Tier:
         with self._writing:
             self._scan()
 
+    def clear(self) -> None:
+        """Remove all entries of this namespace, whoever wrote them. Blocks."""
+        with self._writing:
+            self._scan()
+            names = [] if self._is_disabled else self._index.names()
+            for name in names:
+                if name.startswith(f"{self._namespace}/"):
+                    self._discard(name)
+
     def _file_name(self, key: str) -> str | None:
         """The path of an entry below the directory; None if there can be none."""
         if self._is_disabled or not HEX.fullmatch(key):

@@ -10,7 +10,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -169,6 +169,15 @@ class VisionTiers:
         if num_bytes is None:
             raise ValueError("num_bytes is needed for an embedding that is still to be made")
         return self._enqueue(_Write(key, embedding, num_bytes, self._tiers))
+
+    def clear(self, names: Collection[str]) -> None:
+        """Empty the tiers of these names, for all processes. Blocks.
+
+        What another process is about to write is written nevertheless.
+        """
+        for tier in self._tiers:
+            if tier.name in names:
+                tier.clear()
 
     def observe_encoding(self, num_bytes: int, seconds: float) -> None:
         """Take note of how long the vision tower took for embeddings of `num_bytes`."""

@@ -33,6 +33,8 @@ from server.errors import MAX_NAME_CHARS, InvalidRequest, format_param, invalid_
 MAX_MESSAGES = 4096
 MAX_PARTS = 4096  # over all messages
 MAX_OBJECT_KEYS = 1024
+MAX_ID_CHARS = 512
+MAX_DEPTH = 1024  # the JSON parser's own
 MAX_STRUCTURE = 200_000  # values that a body may have, about; parsing them takes 20 to 120 ms
 MAX_NAMED_UNKNOWN = 8
 
@@ -44,6 +46,8 @@ class BodyModel(BaseModel):
 
 
 Body = TypeVar("Body", bound=BodyModel)
+# What names something, or stands for it, and is no text for the model.
+Identifier = Annotated[str, StringConstraints(max_length=MAX_ID_CHARS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +142,10 @@ def _parse(
     _refuse_complex_json(body)
     try:
         data = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise InvalidRequest("the body is not valid JSON", "invalid_json") from None
+    except orjson.JSONDecodeError as error:
+        is_deep = "depth limit" in error.msg
+        fault = f"nests deeper than {MAX_DEPTH} levels" if is_deep else "is not valid JSON"
+        raise InvalidRequest(f"the body {fault}", "invalid_json") from None
     if not isinstance(data, dict):
         raise InvalidRequest("the body must be a JSON object", "invalid_json")
     _refuse_wide_objects(data)
@@ -179,18 +185,28 @@ def _refuse_complex_json(body: bytes | bytearray) -> None:
 
 def _refuse_wide_objects(data: dict[str, Any]) -> None:
     """Each unknown key is looked at, so their number is bounded first."""
-    stack: list[object] = [data]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            if len(value) > MAX_OBJECT_KEYS:
-                raise InvalidRequest(
-                    f"an object of the body has {len(value)} keys; at most {MAX_OBJECT_KEYS}",
-                    "invalid_value",
-                )
-            stack.extend(value.values())
-        elif isinstance(value, list):
-            stack.extend(value)
+    _refuse_keys(data, None)
+    for name, field in data.items():
+        stack: list[object] = [field]
+        while stack:
+            value = stack.pop()
+            if isinstance(value, dict):
+                _refuse_keys(value, name)
+                stack.extend(value.values())
+            elif isinstance(value, list):
+                stack.extend(value)
+
+
+def _refuse_keys(value: dict[str, Any], name: str | None) -> None:
+    """Args: name: of the field that the object is, or is in; None for the body itself."""
+    if len(value) > MAX_OBJECT_KEYS:
+        param = None if name is None else format_param((name,))
+        where = f"in `{param}`" if param else "of the body"
+        raise InvalidRequest(
+            f"an object {where} has {len(value)} keys; at most {MAX_OBJECT_KEYS}",
+            "invalid_value",
+            param,
+        )
 
 
 def _refuse_many_parts(data: dict[str, Any]) -> None:
@@ -199,9 +215,18 @@ def _refuse_many_parts(data: dict[str, Any]) -> None:
         messages = data.get(name)
         if not isinstance(messages, list):
             continue
-        contents = [message.get("content") for message in messages if isinstance(message, dict)]
-        num_parts = sum(len(content) for content in contents if isinstance(content, list))
+        num_parts = sum(map(_count_parts, messages))
         if num_parts > MAX_PARTS:
             raise InvalidRequest(
                 f"`{name}` has {num_parts} content parts; at most {MAX_PARTS}", "too_complex", name
             )
+
+
+def _count_parts(holder: object, levels: int = 2) -> int:
+    """Of a message; those of the result of a tool, which may be a part itself, are some too."""
+    if not isinstance(holder, dict) or levels == 0:
+        return 0
+    lists = [holder[key] for key in ("content", "output") if isinstance(holder.get(key), list)]
+    return sum(
+        len(parts) + sum(_count_parts(part, levels - 1) for part in parts) for parts in lists
+    )

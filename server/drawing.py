@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, 
 
 from server.body import BodyModel
 from server.openapi.rule_schemas import needs, with_rules
+from server.refused_fields import RefusedFields
 
 MAX_CHOICES = 16
 MAX_STOP_STRINGS = 16
@@ -63,7 +64,7 @@ class StreamOptions(BodyModel):
     include_obfuscation: bool | None = None
 
 
-class Drawing(BodyModel):
+class Drawing(RefusedFields):
     """`None` means: the checkpoint's default (see `server.sampling`)."""
 
     model_config = with_rules(stream_options=STREAM_RULE)

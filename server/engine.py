@@ -17,6 +17,7 @@ LoadPatches = Callable[[Collection[str]], Awaitable[Mapping[str, torch.Tensor]]]
 ItemSource = Literal["prefix", "device", "host", "disk", "encoded"]  # prefix: in the KV cache
 SleepLevel = Literal[1, 2]
 SleepPart = Literal["weights", "kv_cache"]
+CacheTier = Literal["device", "host", "disk"]  # of the vision cache
 FinishReason = Literal["stop", "length", "abort", "error"]
 
 
@@ -226,6 +227,20 @@ class Engine(Protocol):
         """Start an engine that has died again, with the adapters that it had.
 
         To be called when no request uses it. Raises: whatever keeps it from starting; EngineDead.
+        """
+        ...
+
+    async def reset_prefix_cache(self) -> bool:
+        """Forget the KV cache of prompts that are done.
+
+        Returns: False if requests use it, and nothing was done. Raises: EngineDead.
+        """
+        ...
+
+    async def reset_encoder_cache(self, tiers: Collection[CacheTier]) -> None:
+        """Forget the embeddings in these tiers; `device` only while no request is running.
+
+        Raises: EngineDead.
         """
         ...
 

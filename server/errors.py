@@ -264,9 +264,12 @@ def _describe_fault(fault: Mapping[str, Any]) -> str:
     if fault["type"] == "missing":
         return f"`{param}` is required"
     message = fault["msg"].removeprefix("Value error, ")
-    given = f" (given: {fault['input']})" if _is_short_number(fault["input"]) else ""
-    return f"`{param}`: {message}{given}"
+    return f"`{param}`: {message}{_describe_input(fault)}"
 
 
-def _is_short_number(value: object) -> bool:
-    return isinstance(value, int | float) and abs(value) < 1e18
+def _describe_input(fault: Mapping[str, Any]) -> str:
+    """A number, or the length of a text that is too long; never the text."""
+    value = fault["input"]
+    if isinstance(value, int | float) and abs(value) < 1e18:
+        return f" (given: {value})"
+    return f" (given: {len(value)})" if fault["type"] == "string_too_long" else ""

@@ -1,4 +1,4 @@
-"""Encoded media from where a request says they are: an http(s) URL or a data URL.
+"""Encoded media from where a request says they are: an http(s), file or data URL.
 
 A fetch checks the URL, then (`address_check`) the addresses of its host, and connects to what was
 checked. Redirects start over at the first check. Nothing is taken from the environment and nothing
@@ -26,11 +26,16 @@ from server.address_check import (
     is_public_address,
 )
 from server.body_data_url import BodyDataUrl
+from server.fetch_slots import FetchSlots
+from server.head_bound import HeadBound, HeadBoundBackend
 from server.held_bytes import Hold, hold_freely
+from server.local_media import LocalMedia, is_file_url
 from server.media_url import UrlNotAllowed, UrlRules
-from server.turns import Turns
 
 KEEPALIVE_S = 10.0
+MAX_TINY_CHUNKS = 4096  # of a body; each costs the event loop about 50 us
+_TINY_BYTES = 512
+_CHUNKS_PER_TURN = 64  # parsed before anything else gets its turn
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
@@ -50,11 +55,13 @@ class MediaFetcher:
 
     Args:
         http_allowed: fetch http:// as well, also as the target of a redirect from https://.
-        allowed_domains: see `UrlRules`.
+        allowed_domains, denied_domains: see `UrlRules`.
         connect_timeout_s: for one TCP connection, and for one TLS handshake.
         total_timeout_s: for a whole fetch: waiting for a free slot, redirects, body.
         max_redirects: redirects followed before giving up.
         max_parallel: fetches under way at once.
+        max_parallel_per_host: the same of one host name.
+        local: reads `file://` URLs; None refuses them.
         resolve: name and port -> addresses; by default the system's resolver.
         is_allowed: which addresses may be connected to; by default those of the public internet.
         ssl_context: by default the public certificate authorities.
@@ -69,21 +76,30 @@ class MediaFetcher:
         total_timeout_s: float,
         max_redirects: int,
         max_parallel: int,
+        denied_domains: tuple[str, ...] = (),
+        max_parallel_per_host: int | None = None,
+        local: LocalMedia | None = None,
         resolve: Resolver | None = None,
         is_allowed: AddressCheck = is_public_address,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._rules = UrlRules(http_allowed=http_allowed, allowed_domains=allowed_domains)
+        self._rules = UrlRules(
+            http_allowed=http_allowed,
+            allowed_domains=allowed_domains,
+            denied_domains=denied_domains,
+        )
+        self._local = local
         self._connect_timeout_s = connect_timeout_s
         self._total_timeout_s = total_timeout_s
         self._max_redirects = max_redirects
-        self._slots = Turns(max_parallel)
+        self._slots = FetchSlots(max_parallel, max_parallel_per_host or max_parallel)
         self._resolver = SystemResolver(max_parallel)
+        backend = CheckedBackend(resolve or self._resolver.resolve, is_allowed)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
             max_connections=max_parallel,
             keepalive_expiry=KEEPALIVE_S,
-            network_backend=CheckedBackend(resolve or self._resolver.resolve, is_allowed),
+            network_backend=HeadBoundBackend(backend),
         )
 
     async def fetch(
@@ -95,10 +111,11 @@ class MediaFetcher:
             Their text has no address and nothing that the other side sent.
         """
         try:
-            async with (
-                asyncio.timeout(self._total_timeout_s),
-                self._slots.turn(CURRENT_CLIENT.get()),
-            ):
+            if self._local is not None and is_file_url(url):
+                data = await self._local.read(url, max_bytes=max_bytes)
+                hold(len(data))
+                return data
+            async with asyncio.timeout(self._total_timeout_s):
                 return await self._follow(url, max_bytes, hold)
         except MediaError as exc:
             exc.param = param
@@ -114,11 +131,14 @@ class MediaFetcher:
     async def close(self) -> None:
         await self._pool.aclose()
         self._resolver.close()
+        if self._local is not None:
+            self._local.close()
 
     async def _follow(self, url: str, max_bytes: int, hold: Hold) -> bytes:
         for _ in range(self._max_redirects + 1):
             target = self._rules.parse(url)
-            answer = await self._get(target, max_bytes, hold)
+            async with self._slots.take(target.raw_host, CURRENT_CLIENT.get()):
+                answer = await self._get(target, max_bytes, hold)
             if isinstance(answer, bytes):
                 return answer
             url = _join(target, answer.location)
@@ -138,6 +158,9 @@ class MediaFetcher:
         async with self._pool.stream(
             "GET", request_url, headers=headers, extensions={"timeout": timeouts}
         ) as response:
+            stream = response.extensions["network_stream"]
+            if isinstance(stream, HeadBound):  # not of an upgrade to another protocol
+                stream.end_head()
             fields = {name.lower(): value for name, value in response.headers}
             if response.status in REDIRECTS and b"location" in fields:
                 return _Redirect(fields[b"location"])
@@ -156,6 +179,7 @@ class _Redirect:
 async def _read_body(
     response: httpcore.Response, content_length: bytes | None, max_bytes: int, hold: Hold
 ) -> bytes:
+    """Raises: MediaTooLarge; FetchFailed for a body of very many tiny chunks."""
     if content_length is not None and int(content_length) > max_bytes:
         raise _too_large(max_bytes)
     chunks: list[bytes] = []
@@ -166,6 +190,10 @@ async def _read_body(
             raise _too_large(max_bytes)
         hold(len(chunk))
         chunks.append(chunk)
+        if len(chunks) > MAX_TINY_CHUNKS + num_bytes // _TINY_BYTES:
+            raise FetchFailed("the media URL answered with very many tiny chunks")
+        if len(chunks) % _CHUNKS_PER_TURN == 0:
+            await asyncio.sleep(0)  # chunks that came together are parsed without a wait
     return b"".join(chunks)
 
 

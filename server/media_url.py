@@ -26,13 +26,20 @@ class UrlNotAllowed(MediaError):
 class UrlRules:
     """The URLs that may be fetched: https (http if `http_allowed`), no user info, any port.
 
-    `allowed_domains` are host names; `*.example.com` stands for every name below `example.com`, but
-    not for `example.com` itself. An empty tuple allows every host.
+    Domains are host names; `*.example.com` stands for every name below `example.com`, but not for
+    `example.com` itself. No `allowed_domains` allow every host; `denied_domains` win.
     """
 
-    def __init__(self, *, http_allowed: bool, allowed_domains: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        *,
+        http_allowed: bool,
+        allowed_domains: tuple[str, ...],
+        denied_domains: tuple[str, ...] = (),
+    ) -> None:
         self._schemes = ("https", "http") if http_allowed else ("https",)
-        self._domains = tuple(ascii_domain(domain) for domain in allowed_domains)
+        self._allowed = tuple(map(ascii_domain, allowed_domains))
+        self._denied = tuple(map(ascii_domain, denied_domains))
 
     def parse(self, url: str) -> httpx.URL:
         """Raises: UrlNotAllowed."""
@@ -55,23 +62,28 @@ class UrlRules:
             raise UrlNotAllowed(f"media URLs with {url.scheme}:// are not allowed")
         if url.port is not None and not 0 < url.port < 65536:
             raise UrlNotAllowed("the port of the media URL is not between 1 and 65535")
-        host = url.raw_host.decode("ascii")
-        if not _is_plain_host(host):
+        host = _plain_host(url.raw_host.decode("ascii"))
+        if host is None:
             raise UrlNotAllowed("the media URL has no proper host name")
-        if self._domains and not any(_matches(host, domain) for domain in self._domains):
+        if any(_matches(host, domain) for domain in self._denied):
+            raise UrlNotAllowed("the host of the media URL is among the denied domains")
+        if self._allowed and not any(_matches(host, domain) for domain in self._allowed):
             raise UrlNotAllowed("the host of the media URL is not among the allowed domains")
 
 
-def _is_plain_host(host: str) -> bool:
-    """An address in its usual notation, or a name that no resolver could take for an address."""
+def _plain_host(host: str) -> str | None:
+    """A name that no resolver could take for an address, or an address, spelled in one way.
+
+    None for anything else: other notations of addresses, scope ids, dots at the end.
+    """
     for family in (IPv4Address, IPv6Address):
         try:
-            return not getattr(family(host), "scope_id", None)
+            address = family(host)
         except AddressValueError:
             continue
-    if not _HOST_NAME.fullmatch(host):
-        return False
-    return not _NUMBER.fullmatch(host.rpartition(".")[2])
+        return None if getattr(address, "scope_id", None) else str(address)
+    is_name = _HOST_NAME.fullmatch(host) and not _NUMBER.fullmatch(host.rpartition(".")[2])
+    return host if is_name else None
 
 
 def _matches(host: str, domain: str) -> bool:
@@ -85,6 +97,7 @@ def ascii_domain(domain: str) -> str:
         host = httpx.URL(scheme="https", host=domain.removeprefix(wildcard)).raw_host.decode()
     except httpx.InvalidURL:
         host = ""
-    if not _is_plain_host(host):
+    plain = _plain_host(host)
+    if plain is None:
         raise ValueError(f"{domain!r} is not a host name")
-    return wildcard + host
+    return wildcard + plain

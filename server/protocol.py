@@ -13,13 +13,14 @@ from pydantic import (
     model_validator,
 )
 
-from server.body import MAX_MESSAGES, BodyModel, by_role, by_type, unsupported
+from server.body import MAX_MESSAGES, BodyModel, Identifier, by_role, by_type, unsupported
 from server.content_parts import Content, MmProcessorKwargs, TextContent
 from server.drawing import MAX_LOGPROBS, STREAM_RULE, Drawing
 from server.nesting import JsonObject, check_nesting
 from server.openapi.rule_schemas import needs, with_rules
 
 MAX_TOOLS = 128
+MAX_METADATA = 16  # pairs; this and the two lengths are OpenAI's
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 
 
@@ -52,19 +53,22 @@ JsonSchemaOrText = Annotated[
     Any, BeforeValidator(_check_schema_or_text, json_schema_input_type=dict | bool | str | None)
 ]
 Choices = Annotated[list[str], Field(json_schema_extra={"minItems": 1})]
+MetadataKey = Annotated[str, StringConstraints(max_length=64)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class SystemMessage(BodyModel):
     role: Literal["system", "developer"]
     content: TextContent
-    name: str | None = None
+    name: Identifier | None = None
 
 
 class UserMessage(BodyModel):
     role: Literal["user"]
     content: Content
-    name: str | None = None
+    name: Identifier | None = None
 
 
 class CalledFunction(BodyModel):
@@ -75,7 +79,7 @@ class CalledFunction(BodyModel):
 
 
 class ToolCall(BodyModel):
-    id: str
+    id: Identifier
     type: Literal["function"] = "function"
     function: CalledFunction
 
@@ -88,7 +92,7 @@ class AssistantMessage(BodyModel):
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
-    name: str | None = None
+    name: Identifier | None = None
     refusal: str | None = None
     annotations: Annotated[Any, unsupported([])] = None
     audio: Annotated[Any, unsupported()] = None
@@ -100,8 +104,8 @@ class ToolMessage(BodyModel):
 
     role: Literal["tool"]
     content: Content
-    tool_call_id: str
-    name: str | None = None
+    tool_call_id: Identifier
+    name: Identifier | None = None
 
 
 Message = Annotated[
@@ -158,7 +162,7 @@ class JsonObjectFormat(BodyModel):
 class NamedSchema(BodyModel):
     """`strict` changes nothing: a schema is always enforced."""
 
-    name: str
+    name: Identifier
     description: str | None = None
     json_schema: JsonSchema = Field(default=None, alias="schema")
     strict: bool | None = None
@@ -198,7 +202,7 @@ class Reasoning(BodyModel):
     effort: Effort | None = None
     max_tokens: int | None = Field(default=None, ge=0)
     enabled: bool | None = None
-    summary: str | None = None
+    summary: Identifier | None = None
 
 
 class AnthropicThinking(BodyModel):
@@ -206,13 +210,13 @@ class AnthropicThinking(BodyModel):
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: int | None = Field(default=None, ge=0)
-    display: str | None = None
+    display: Identifier | None = None
 
 
 class ChatCompletionRequest(Drawing):
     model_config = with_rules(stream_options=STREAM_RULE, top_logprobs=needs("logprobs"))
 
-    model: str
+    model: Identifier
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     mm_processor_kwargs: MmProcessorKwargs | None = None
     chat_template_kwargs: ChatTemplateKwargs | None = None
@@ -239,27 +243,24 @@ class ChatCompletionRequest(Drawing):
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
 
     # without effect
-    metadata: dict[str, Any] | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
-    safety_identifier: str | None = None
-    service_tier: str | None = None
+    metadata: Metadata | None = None
+    prompt_cache_key: Identifier | None = None
+    prompt_cache_retention: Identifier | None = None
+    safety_identifier: Identifier | None = None
+    service_tier: Identifier | None = None
     store: bool | None = None
-    user: str | None = None
+    user: Identifier | None = None
 
     add_generation_prompt: Annotated[Any, unsupported(True)] = None
     allowed_token_ids: Annotated[Any, unsupported()] = None
     audio: Annotated[Any, unsupported()] = None
     bad_words: Annotated[Any, unsupported([])] = None
-    cache_salt: Annotated[Any, unsupported()] = None
-    chat_template: Annotated[Any, unsupported()] = None
     continue_final_message: Annotated[Any, unsupported(False)] = None
     documents: Annotated[Any, unsupported([])] = None
     echo: Annotated[Any, unsupported(False)] = None
     function_call: Annotated[Any, unsupported("none")] = None
     functions: Annotated[Any, unsupported([])] = None
     include_reasoning: Annotated[Any, unsupported(True)] = None
-    media_io_kwargs: Annotated[Any, unsupported({})] = None
     modalities: Annotated[Any, unsupported(["text"])] = None
     prediction: Annotated[Any, unsupported()] = None
     prompt_logprobs: Annotated[Any, unsupported()] = None

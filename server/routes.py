@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.body import parse_body
+from server.cache_routes import build_cache_router
 from server.errors import InvalidRequest, ModelNotFound, NotFound
 from server.health import describe_engine
 from server.openapi.document import encode_document
@@ -98,6 +99,7 @@ def build_router(state: ServerState) -> APIRouter:
 
     router.include_router(_build_profile_router(state))
     router.include_router(build_sleep_router(state))
+    router.include_router(build_cache_router(state))
     return router
 
 

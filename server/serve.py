@@ -252,11 +252,12 @@ def _assemble(settings: Settings, model: str, engine: "VllmEngine", metrics: Met
     from multimodal.pipeline import MediaPipeline
     from multimodal.preprocessor_config import load_preprocessor_config
     from server.grammar.check import GrammarChecker
+    from server.local_media import LocalMedia
     from server.media_fetch import MediaFetcher
     from server.prompt import PromptRenderer
 
     info, media = engine.model_info, settings.media
-    cache = engine.cache
+    folder, cache = media.allowed_local_media_path, engine.cache
     metrics.add(cache.metrics)
     renderer = PromptRenderer(model, settings.engine.revision, info.max_model_len)
     logger.info("serving %s (%s, %s)", info.name, renderer.kind, info.implementation)
@@ -281,6 +282,9 @@ def _assemble(settings: Settings, model: str, engine: "VllmEngine", metrics: Met
             total_timeout_s=media.fetch_timeout_s,
             max_redirects=media.max_redirects,
             max_parallel=media.max_parallel_fetches,
+            denied_domains=media.denied_domains,
+            max_parallel_per_host=media.max_parallel_fetches_per_host,
+            local=LocalMedia(folder, media.fetch_timeout_s) if folder else None,
         ),
         grammars=GrammarChecker(
             model,

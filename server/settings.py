@@ -345,6 +345,13 @@ class MediaSettings(_Group):
     def _check_domains(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(ascii_domain, domains))
 
+    @field_validator("allowed_local_media_path")
+    @classmethod
+    def _check_folder(cls, folder: Path | None) -> Path | None:
+        if folder is not None and not folder.is_dir():
+            raise ValueError("must be a folder")
+        return folder
+
     @field_validator("max_total_decoded_bytes")
     @classmethod
     def _check_total(cls, num_bytes: int, others: ValidationInfo) -> int:

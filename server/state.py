@@ -15,7 +15,7 @@ from multimodal.preprocessor_config import PreprocessorConfig
 from server.access.client import Client
 from server.encode_queue import EncodeQueue
 from server.engine import Engine, EngineDead, SleepLevel
-from server.errors import NotFound, NotReady, Overloaded
+from server.errors import Conflict, NotFound, NotReady, Overloaded
 from server.fair_shares import FairShares
 from server.held_bytes import BodyBytes
 from server.lora_adapters import LoraAdapters
@@ -37,6 +37,7 @@ Life = Literal["loading", "restarting", "ok"]
 _SHUTTING_DOWN = ("the server is shutting down", "shutting_down")
 _RESTARTING = ("the engine is being started again", "restarting")
 _SLEEPING = ("the engine is asleep until `POST /wake_up`", "sleeping")
+_HELD = ("a cache is being emptied", "cache_reset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ class ServerState:
         self.is_draining = False
         self.is_restarting = False
         self.sleep_level: SleepLevel | None = None
+        self._is_held = False
         self._end_at: float | None = None  # in the event loop's time
         self._limits: set[asyncio.Timeout] = set()
         limits = settings.server
@@ -145,6 +147,20 @@ class ServerState:
             self.wake()
         finally:
             self.is_restarting = False
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """A block in which no request is served, and none is accepted. Raises: Conflict."""
+        if self._num_accepted or self._is_held:
+            raise Conflict(
+                f"requests are being served ({self._num_accepted}), or another call waits for that",
+                "requests_running",
+            )
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
 
     async def wait_until_idle(self, timeout_s: float) -> None:
         """Until no accepted request is left, or the time is over."""
@@ -235,7 +251,9 @@ class ServerState:
             return _SHUTTING_DOWN
         if self.is_restarting:
             return _RESTARTING
-        return _SLEEPING if self.is_asleep else None
+        if self.is_asleep:
+            return _SLEEPING
+        return _HELD if self._is_held else None
 
     async def find_life(self) -> Life:
         """Raises: NotReady, EngineDead: this process should end."""

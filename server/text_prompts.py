@@ -9,7 +9,7 @@ from multimodal.layout import ExpandedPrompt
 from server.errors import InvalidRequest
 from server.prepared import PreparedPrompt
 from server.sampling import check_context
-from server.text_protocol import MAX_PROMPTS, CompletionRequest
+from server.text_protocol import MAX_PROMPTS, MAX_SEQUENCES, CompletionRequest
 from server.thinking import Thinking
 
 if TYPE_CHECKING:
@@ -19,12 +19,19 @@ if TYPE_CHECKING:
 def encode_prompts(
     request: CompletionRequest, renderer: "PromptRenderer", max_model_len: int
 ) -> list[PreparedPrompt]:
-    """Raises: InvalidRequest for too many prompts, one that is too long, and tokens that the model
-    does not have."""
+    """Raises: InvalidRequest for too many prompts or choices, a prompt that is too long, and tokens
+    that the model does not have."""
     prompts = request.prompts
     if len(prompts) > MAX_PROMPTS:
         raise InvalidRequest(
             f"`prompt` has {len(prompts)} prompts; at most {MAX_PROMPTS}", "invalid_value", "prompt"
+        )
+    num_choices = len(prompts) * (request.n or 1)
+    if num_choices > MAX_SEQUENCES:
+        raise InvalidRequest(
+            f"`prompt` and `n` make {num_choices} choices; at most {MAX_SEQUENCES}",
+            "invalid_value",
+            "n",
         )
     encoded = []
     for index, prompt in enumerate(prompts):

@@ -4,11 +4,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, Tag, model_validator
 
-from server.body import STR_OR_LIST, unsupported
+from server.body import STR_OR_LIST, Identifier, unsupported
 from server.drawing import MAX_LOGPROBS, STREAM_RULE, Drawing
 from server.openapi.rule_schemas import with_rules
 
 MAX_PROMPTS = 64
+MAX_SEQUENCES = 128  # prompts * n: one request among others, which waits for one place
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
 
@@ -34,7 +35,7 @@ class CompletionRequest(Drawing):
         stream_options=STREAM_RULE, logprobs={"properties": {"echo": {"enum": [None, False]}}}
     )
 
-    model: str
+    model: Identifier
     prompt: Annotated[
         Annotated[Text, Tag("<str>")]
         | Annotated[list[PromptPart], Field(min_length=1, fail_fast=True), Tag("<list>")],
@@ -42,7 +43,7 @@ class CompletionRequest(Drawing):
     ]
     echo: bool | None = None
     logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
-    user: str | None = None
+    user: Identifier | None = None
 
     best_of: Annotated[Any, unsupported(1)] = None
     prompt_logprobs: Annotated[Any, unsupported()] = None

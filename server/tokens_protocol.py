@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonValue
 
-from server.body import MAX_MESSAGES, BodyModel, unsupported
+from server.body import MAX_MESSAGES, BodyModel, Identifier, unsupported
 from server.content_parts import MmProcessorKwargs
 from server.openapi.rule_schemas import NULL
 from server.protocol import (
@@ -15,6 +15,7 @@ from server.protocol import (
     Message,
     Tool,
 )
+from server.refused_fields import RefusedFields
 
 _KINDS: list[JsonValue] = [
     {"properties": {"prompt": {"type": "string"}, "messages": NULL}, "required": ["prompt"]},
@@ -22,12 +23,12 @@ _KINDS: list[JsonValue] = [
 ]
 
 
-class TokenizeRequest(BodyModel):
+class TokenizeRequest(RefusedFields):
     """Either `prompt`, or `messages` and what goes with them in a chat request."""
 
     model_config = ConfigDict(json_schema_extra={"anyOf": _KINDS})
 
-    model: str | None = None
+    model: Identifier | None = None
     prompt: str | None = None
     messages: (
         Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
@@ -42,7 +43,6 @@ class TokenizeRequest(BodyModel):
     add_special_tokens: bool | None = Field(
         default=None, description="without effect: Qwen's tokenizer adds none"
     )
-    chat_template: Annotated[Any, unsupported()] = None
     continue_final_message: Annotated[Any, unsupported(False)] = None
 
     @model_validator(mode="after")
@@ -63,5 +63,5 @@ class TokenizeRequest(BodyModel):
 
 
 class DetokenizeRequest(BodyModel):
-    model: str | None = None
+    model: Identifier | None = None
     tokens: list[Annotated[int, Field(ge=0)]]

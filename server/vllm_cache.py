@@ -1,6 +1,7 @@
 """The vision cache as the server sees it: its folders, and what the engines report of it."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from vllm.config import VllmConfig
@@ -9,6 +10,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from multimodal.known_items import AllKnown, KnownItems
 from multimodal.vision_cache import VisionCacheConfig
 from server.cache_metrics import CacheMetrics
+from server.engine import CacheTier
 
 Report = Mapping[str, Any]  # see `SchedulerCache.take_stats`
 
@@ -30,6 +32,11 @@ class VisionCache:
 
     def make_logger(self, vllm_config: VllmConfig, engine_index: int = 0) -> "_ReportReader":
         return _ReportReader(self, engine_index)
+
+    async def clear(self, tiers: Collection[CacheTier]) -> None:
+        """Empty the tiers that are directories, of those that are named."""
+        await asyncio.to_thread(self.tiers.clear, tiers)
+        self.known_items.forget_all()
 
     def read(self, engine_index: int, report: Report) -> None:
         self.metrics.update(engine_index, report)

@@ -34,6 +34,7 @@ from server.encode_queue import Call
 from server.encoder_client import EncoderClient
 from server.engine import (
     AdapterRefused,
+    CacheTier,
     EngineDetails,
     EngineRequest,
     FinishReason,
@@ -234,6 +235,20 @@ class VllmEngine:
     async def wake_up(self, parts: Collection[SleepPart]) -> bool:
         with engine_death():
             return await self._call(self._residence.wake_up(parts))
+
+    async def reset_prefix_cache(self) -> bool:
+        client: Any = self._llm.engine_core
+        with engine_death():  # AsyncLLM tells of the first engine only
+            are_reset = await self._call(
+                client.call_utility_all_async("reset_prefix_cache", False, False)
+            )
+        return all(are_reset)
+
+    async def reset_encoder_cache(self, tiers: Collection[CacheTier]) -> None:
+        if "device" in tiers:
+            with engine_death():
+                await self._call(self._llm.reset_encoder_cache())
+        await self._cache.clear(tiers)
 
     def _read_report(self, engine_index: int, report: Mapping[str, Any]) -> None:
         """What an engine's cache says after a step, in the event loop."""

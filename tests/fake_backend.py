@@ -62,6 +62,9 @@ class FakeRenderer:
     def decode(self, token_ids: Sequence[int]) -> str:
         return " ".join(f"t{token_id}" for token_id in token_ids)
 
+    def decode_prompt(self, token_ids: Sequence[int]) -> str:
+        return self.decode(token_ids)
+
     def end_thinking(self, sentence: str) -> ThinkingEnd:
         token_ids = (*range(len(sentence.split())), CLOSE_ID)
         logprobs = tuple(TokenLogprob(token_id, b"x", 0.0) for token_id in token_ids)

@@ -46,6 +46,8 @@ class FakeEngine:
         weights: of the workers; None while parts are asleep.
         asleep: the parts.
         sleeps: what was done about that in turn, `sleep 1` and `wake weights`.
+        resets: what was forgotten in turn, `prefix` and `device host`.
+        is_busy: the prefix cache is in use.
         is_shut_down: `shutdown` was called.
         num_restarts: how often `restart` was.
         restart_failures: raised by `restart`, from the end.
@@ -77,6 +79,8 @@ class FakeEngine:
         self.weights = [WorkerWeights(0, 0, 0, "all", "common", 4)]
         self.asleep: set[str] = set()
         self.sleeps: list[str] = []
+        self.resets: list[str] = []
+        self.is_busy = False
         self.is_shut_down = False
         self.num_restarts = 0
         self.restart_failures: list[Exception] = []
@@ -155,6 +159,17 @@ class FakeEngine:
         if self.restart_failures:
             raise self.restart_failures.pop()
         self.is_dead = False
+
+    async def reset_prefix_cache(self) -> bool:
+        await self.check_health()
+        if not self.is_busy:
+            self.resets.append("prefix")
+        return not self.is_busy
+
+    async def reset_encoder_cache(self, tiers: Collection[str]) -> None:
+        await self.check_health()
+        await asyncio.sleep(0)
+        self.resets.append(" ".join(tiers))
 
     async def shutdown(self) -> None:
         self.is_shut_down = True

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from server.body import STR_OR_LIST, BodyModel, MediaUrl, by_type
+from server.body import STR_OR_LIST, BodyModel, Identifier, MediaUrl, by_type
 from server.nesting import JsonObject
 from server.protocol import FunctionName
 
@@ -117,7 +117,7 @@ class RedactedThinkingBlock(Block):
 
 class ToolUseBlock(Block):
     type: Literal["tool_use"]
-    id: str
+    id: Identifier
     name: FunctionName
     input: JsonObject
     caller: Any = None
@@ -140,7 +140,7 @@ ResultContent = Annotated[
 
 class ToolResultBlock(Block):
     type: Literal["tool_result"]
-    tool_use_id: str
+    tool_use_id: Identifier
     content: ResultContent | None = None
     is_error: bool | None = None
 

@@ -21,7 +21,7 @@ from server.anthropic.content import (
     by_type_or_other,
     refuse_type,
 )
-from server.body import MAX_MESSAGES, STR_OR_LIST, BodyModel, by_role, unsupported
+from server.body import MAX_MESSAGES, STR_OR_LIST, BodyModel, Identifier, by_role, unsupported
 from server.content_parts import MmProcessorKwargs
 from server.drawing import MAX_STOP_CHARS, MAX_STOP_STRINGS, Drawing
 from server.nesting import JsonObject
@@ -126,7 +126,7 @@ class OutputConfig(BodyModel):
 class MessagesRequest(Drawing):
     """`max_tokens` is missing from a request that only counts."""
 
-    model: str
+    model: Identifier
     messages: Annotated[list[Turn], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     system: SystemContent | None = None
     stop_sequences: Annotated[list[StopSequence], Field(max_length=MAX_STOP_STRINGS)] | None = None

@@ -1,8 +1,8 @@
-"""What `/v1/models`, `/health`, `/ready`, `/version`, profiles and sleep answer."""
+"""What `/v1/models`, `/health`, `/ready`, `/version`, profiles, sleep and cache resets answer."""
 
 from typing import Literal
 
-from server.engine import SleepLevel, SleepPart
+from server.engine import CacheTier, SleepLevel, SleepPart
 from server.openapi.answer_schemas import AnswerModel, may_be_absent
 from server.profiler import Tool
 from server.thinking import ModelKind
@@ -112,6 +112,14 @@ class WokenEngine(AnswerModel):
 
     status: Literal["awake", "sleeping"]
     tags: list[SleepPart] | None
+
+
+class ResetCache(AnswerModel):
+    success: Literal[True]
+
+
+class ResetEncoderCache(ResetCache):
+    tiers: list[CacheTier]
 
 
 class Sleepiness(AnswerModel):

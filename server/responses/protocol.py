@@ -2,9 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, StringConstraints, Tag, WithJsonSchema
+from pydantic import ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
-from server.body import MAX_MESSAGES, STR_OR_LIST, BodyModel, MediaUrl, by_type, unsupported
+from server.body import (
+    MAX_MESSAGES,
+    STR_OR_LIST,
+    BodyModel,
+    Identifier,
+    MediaUrl,
+    by_type,
+    unsupported,
+)
 from server.content_parts import ImageOptions, MmProcessorKwargs, VideoOptions
 from server.drawing import MAX_LOGPROBS, Drawing
 from server.protocol import (
@@ -13,13 +21,13 @@ from server.protocol import (
     FunctionDefinition,
     FunctionName,
     JsonObjectFormat,
+    Metadata,
     NamedSchema,
     Reasoning,
     TextFormat,
     tag_choice,
 )
 
-MAX_METADATA = 16  # pairs; this and the two lengths are OpenAI's
 LOGPROBS_INCLUDED = "message.output_text.logprobs"
 
 
@@ -77,8 +85,8 @@ OutputParts = Annotated[list[OutputPart], Field(fail_fast=True)]
 class Item(BodyModel):
     """What every item of an answer has when it is given back; without effect."""
 
-    id: str | None = None
-    status: str | None = None
+    id: Identifier | None = None
+    status: Identifier | None = None
 
 
 class SystemItem(Item):
@@ -103,7 +111,7 @@ class AssistantItem(Item):
     content: Annotated[
         Annotated[str, Tag("<str>")] | Annotated[OutputParts, Tag("<list>")], STR_OR_LIST
     ]
-    phase: str | None = None
+    phase: Identifier | None = None
 
 
 class SummaryPart(BodyModel):
@@ -127,7 +135,7 @@ class ReasoningItem(Item):
 
 class FunctionCallItem(Item):
     type: Literal["function_call"]
-    call_id: str
+    call_id: Identifier
     name: FunctionName
     arguments: str
     namespace: Annotated[Any, unsupported()] = None
@@ -135,7 +143,7 @@ class FunctionCallItem(Item):
 
 class FunctionCallOutputItem(Item):
     type: Literal["function_call_output"]
-    call_id: str
+    call_id: Identifier
     output: Annotated[
         Annotated[str, Tag("<str>")] | Annotated[ResultParts, Tag("<list>")], STR_OR_LIST
     ]
@@ -148,7 +156,7 @@ class ItemReference(BodyModel):
     )
 
     type: Literal["item_reference"] | None = None
-    id: str
+    id: Identifier
 
 
 def _tag_item(value: object) -> str | None:
@@ -191,7 +199,7 @@ class FunctionTool(FunctionDefinition):
 class HostedTool(BodyModel):
     """A tool that is no function; the translation refuses it by name."""
 
-    type: str
+    type: Identifier
 
 
 def _tag_tool(value: object) -> str:
@@ -238,7 +246,7 @@ class TextOptions(BodyModel):
 class ReasoningOptions(Reasoning):
     """No summaries are made: the reasoning itself is in the answer."""
 
-    generate_summary: str | None = None
+    generate_summary: Identifier | None = None
     context: Annotated[Any, unsupported("auto", "current_turn")] = None
     mode: Annotated[Any, unsupported("standard")] = None
 
@@ -254,17 +262,15 @@ Include = Literal[
     "web_search_call.action.sources",
     "web_search_call.results",
 ]
-MetadataKey = Annotated[str, StringConstraints(max_length=64)]
-MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
 
 class ResponsesRequest(Drawing):
-    model: str
+    model: Identifier
     input: Annotated[
         Annotated[str, Tag("<str>")] | Annotated[InputItems, Tag("<list>")], STR_OR_LIST
     ]
     instructions: str | None = None
-    previous_response_id: str | None = None
+    previous_response_id: Identifier | None = None
     store: bool | None = Field(default=None, description="true if the server keeps responses")
 
     tools: Annotated[list[ResponsesTool], Field(max_length=MAX_TOOLS)] | None = None
@@ -283,15 +289,13 @@ class ResponsesRequest(Drawing):
     thinking_budget: int | None = Field(default=None, ge=0, description="tokens")
 
     # without effect
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA)] | None = (
-        None
-    )
-    prompt_cache_key: str | None = None
+    metadata: Metadata | None = None
+    prompt_cache_key: Identifier | None = None
     prompt_cache_options: dict[str, Any] | None = None
-    prompt_cache_retention: str | None = None
-    safety_identifier: str | None = None
-    service_tier: str | None = None
-    user: str | None = None
+    prompt_cache_retention: Identifier | None = None
+    safety_identifier: Identifier | None = None
+    service_tier: Identifier | None = None
+    user: Identifier | None = None
 
     background: Annotated[Any, unsupported(False)] = None
     context_management: Annotated[Any, unsupported([])] = None

@@ -95,3 +95,10 @@ def test_an_engine_without_a_vision_tower_is_never_sent_patches() -> None:
     assert has_patches(known, placed(KEYS[0]), placed(KEYS[1])) == [False, False]
     known.forget(KEYS[0])
     assert known.was_submitted(KEYS[0])
+
+
+def test_items_that_are_all_forgotten_are_sent_with_their_patches_again() -> None:
+    known = KnownItems()
+    known.submit([placed(KEYS[0]), placed(KEYS[1])])
+    known.forget_all()
+    assert has_patches(known, placed(KEYS[0]), placed(KEYS[1])) == [True, True]

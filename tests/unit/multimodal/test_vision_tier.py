@@ -350,3 +350,33 @@ def test_a_tier_that_cannot_be_trusted_is_off(
     assert not tier.store(KEYS[1], make_embedding())
     assert not find_path(target, KEYS[1]).exists()
     assert len(caplog.messages) == 1
+
+
+def test_clearing_removes_the_entries_of_this_namespace_whoever_wrote_them(
+    tier: Tier, directory: Path
+) -> None:
+    other = make_tier(directory, namespace=OTHER_NAMESPACE)
+    tier.store(KEYS[0], make_embedding())
+    make_tier(directory).store(KEYS[1], make_embedding())
+    other.store(KEYS[0], make_embedding())
+    tier.clear()
+    assert not tier.contains(KEYS[0]) and not tier.contains(KEYS[1])
+    assert other.contains(KEYS[0])
+    assert tier.num_bytes == ENTRY_BYTES  # of the other namespace
+    assert tier.counts.evictions == 0
+    assert tier.store(KEYS[0], make_embedding())
+
+
+def test_what_another_process_cleared_is_a_miss(tier: Tier, directory: Path) -> None:
+    tier.store(KEYS[0], make_embedding())
+    make_tier(directory).clear()
+    assert tier.load(KEYS[0]) is None
+    assert tier.num_bytes == 0
+
+
+def test_a_tier_that_cannot_be_trusted_is_not_cleared(open_parent: Path) -> None:
+    directory = open_parent / "tier"
+    make_tier(directory).store(KEYS[0], make_embedding())
+    directory.chmod(0o777)
+    make_tier(directory).clear()
+    assert find_path(directory, KEYS[0]).exists()

@@ -387,3 +387,14 @@ def test_many_threads_store_and_load(tiers: VisionTiers) -> None:
     tiers.close(WAIT_S)
     assert wrong == []
     assert all(tiers.contains(key) for key in KEYS[:32])
+
+
+def test_only_the_tiers_that_are_named_are_cleared(
+    tiers: VisionTiers, host: RatedTier, disk: RatedTier
+) -> None:
+    for tier in (host, disk):
+        tier.store(KEYS[0], make_embedding())
+    tiers.clear(["device", "disk"])
+    assert (host.contains(KEYS[0]), disk.contains(KEYS[0])) == (True, False)
+    tiers.clear(["host"])
+    assert not tiers.contains(KEYS[0])
