@@ -3,8 +3,10 @@
 import itertools
 import json
 import os
+import signal
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +16,7 @@ import httpx
 import psutil
 
 from tests.e2e.real_server import MODEL_NAME, RealServer, wait_until
-from tests.fault.files import base_mp4, box, data_url, image_part, make_png, png_chunk, video_part
+from tests.fault.files import base_mp4, box, image_part, make_png, png_chunk, video_part
 
 _DECODER = "multimodal.video_worker"
 _MAX_GROWTH = 512 * 1024**2  # bytes of all processes together; one attack may take as much
@@ -46,14 +48,14 @@ class LiveServer:
 
     def assert_answers(self, *, has_video: bool = False) -> None:
         """A picture, or a clip, that was not seen before is decoded, encoded and answered."""
-        part = video_part(new_video()) if has_video else image_part(new_picture())
+        part = new_video_part() if has_video else new_picture_part()
         response = self.ask_about(part, {"type": "text", "text": "What is it?"})
         assert response.status_code == 200, response.text
         assert response.json()["usage"]["completion_tokens"] == 1
 
     def assert_unharmed(self) -> None:
         """It runs with the same engine and decoders, holds no request and no more memory."""
-        wait_until(lambda: all(self.server.sample(name) == 0 for name in _REQUESTS))
+        self.wait_until_idle()
         self.assert_answers()
         self.assert_answers(has_video=True)
         assert self.server.engine_process.pid == self.engine_pid
@@ -61,6 +63,24 @@ class LiveServer:
         assert not [p for p in processes if p.status() == psutil.STATUS_ZOMBIE]
         assert len(self.decoders()) <= (os.cpu_count() or 1)
         assert self._num_bytes() - self.num_bytes < _MAX_GROWTH
+
+    def wait_until_idle(self) -> None:
+        """Nothing runs or waits, in the engine and before it."""
+        wait_until(lambda: all(self.server.sample(name) == 0 for name in _REQUESTS))
+
+    @contextmanager
+    def stopped_decoders(self) -> Iterator[list[psutil.Process]]:
+        """All of them hang; there is one at least."""
+        assert self.ask_about(new_video_part()).status_code == 200
+        decoders = self.decoders()
+        for decoder in decoders:
+            decoder.send_signal(signal.SIGSTOP)
+        try:
+            yield decoders
+        finally:
+            for decoder in decoders:
+                with suppress(psutil.NoSuchProcess):
+                    decoder.send_signal(signal.SIGCONT)
 
     def decoders(self) -> list[psutil.Process]:
         """The processes that decode videos."""
@@ -85,19 +105,15 @@ def one_token(content: Any, **fields: Any) -> dict[str, Any]:
     return {**body, "reasoning_effort": "none", **fields}
 
 
-def new_picture() -> bytes:
+def new_picture_part() -> dict[str, Any]:
     """64 x 64 pixels of one colour, in a file that no other is equal to."""
     text = png_chunk(b"tEXt", b"number\0%d" % next(_counter))
-    return make_png(64, 64, (b"\0" + b"\x78\x1e\x5a" * 64) * 64, text)
+    return image_part(make_png(64, 64, (b"\0" + b"\x78\x1e\x5a" * 64) * 64, text))
 
 
-def new_picture_url() -> str:
-    return data_url(new_picture(), "image/png")
-
-
-def new_video() -> bytes:
+def new_video_part() -> dict[str, Any]:
     """Three frames, in a file that no other is equal to."""
-    return base_mp4() + box(b"free", struct.pack(">I", next(_counter)))
+    return video_part(base_mp4() + box(b"free", struct.pack(">I", next(_counter))))
 
 
 def assert_refused(response: httpx.Response, statuses: tuple[int, ...]) -> dict[str, Any]:

@@ -6,18 +6,22 @@ The decoding processes are stopped, killed and starved as well.
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
 import httpx
 import numpy as np
-import psutil
 import pytest
 
 from tests.e2e.real_server import wait_until
 from tests.fault.files import BAD_FILES, BadFile, video_part
-from tests.fault.live import LiveServer, assert_refused, new_video, one_token, start_live
+from tests.fault.live import (
+    LiveServer,
+    assert_refused,
+    new_video_part,
+    one_token,
+    start_live,
+)
 
 _TIMEOUT_S = 8
 _PROBE_CHARACTERS = 24
@@ -66,29 +70,10 @@ def test_many_of_them_at_once(live: LiveServer) -> None:
     live.assert_unharmed()
 
 
-def ask_about_new_video(live: LiveServer) -> httpx.Response:
-    return live.ask_about(video_part(new_video()))
-
-
-@contextmanager
-def stopped_decoders(live: LiveServer) -> Iterator[list[psutil.Process]]:
-    """All of them hang."""
-    assert ask_about_new_video(live).status_code == 200
-    decoders = live.decoders()
-    for decoder in decoders:
-        decoder.send_signal(signal.SIGSTOP)
-    try:
-        yield decoders
-    finally:
-        for decoder in decoders:
-            with suppress(psutil.NoSuchProcess):
-                decoder.send_signal(signal.SIGCONT)
-
-
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGKILL"])
 def test_a_decoder_that_crashes_costs_one_request(live: LiveServer, name: str) -> None:
-    with ThreadPoolExecutor(1) as pool, stopped_decoders(live) as decoders:
-        asked = pool.submit(ask_about_new_video, live)
+    with ThreadPoolExecutor(1) as pool, live.stopped_decoders() as decoders:
+        asked = pool.submit(live.ask_about, new_video_part())
         wait_until(lambda: live.server.sample("qwen3vl_requests_in_flight") == 1)
         live.assert_answers()  # others go on, and by then a decoder has the video
         for decoder in decoders:
@@ -100,8 +85,8 @@ def test_a_decoder_that_crashes_costs_one_request(live: LiveServer, name: str) -
 
 
 def test_a_decoder_that_hangs_costs_one_request(live: LiveServer) -> None:
-    with ThreadPoolExecutor(1) as pool, stopped_decoders(live):
-        asked = pool.submit(ask_about_new_video, live)
+    with ThreadPoolExecutor(1) as pool, live.stopped_decoders():
+        asked = pool.submit(live.ask_about, new_video_part())
         live.assert_answers()
         error = assert_refused(asked.result(), (413,))
     assert error["code"] == "video_timeout"
@@ -127,11 +112,11 @@ def make_large_video(folder: Path) -> bytes:
 
 
 def test_a_client_that_leaves_ends_its_decoder(live: LiveServer) -> None:
-    with stopped_decoders(live) as decoders:
+    with live.stopped_decoders() as decoders:
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(
                 f"{live.server.base_url}/v1/chat/completions",
-                json=one_token([video_part(new_video())]),
+                json=one_token([new_video_part()]),
                 timeout=1,
             )
         wait_until(lambda: live.server.sample("qwen3vl_requests_in_flight") == 0)
