@@ -55,7 +55,7 @@ class Disk:
 def mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
     """A small file system; None where this user may not mount one."""
     path = tmp_path_factory.mktemp("disk")
-    options = ["-t", "tmpfs", "-o", "size=16m", "tmpfs", str(path)]
+    options = ["-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs", str(path)]
     if subprocess.run(["mount", *options], capture_output=True).returncode != 0:
         yield None
         return
