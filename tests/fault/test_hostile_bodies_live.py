@@ -70,8 +70,5 @@ def test_many_of_them_at_once(live: LiveServer) -> None:
     live.assert_unharmed()
 
 
-def test_nothing_of_them_is_in_the_log(live: LiveServer) -> None:
-    log = live.server.log
-    assert "Traceback" not in log
-    assert "/etc/passwd" not in log
-    assert len(max(log.splitlines(), key=len)) < 2000
+def test_none_of_them_was_an_internal_error(live: LiveServer) -> None:
+    assert "Traceback" not in live.server.log
