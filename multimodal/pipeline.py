@@ -269,6 +269,7 @@ class MediaPipeline:
         started_s = time.perf_counter()
         with self._decoder.open(media.ref.data, job.cancelled) as stream:
             self._observe("open", time.perf_counter() - started_s)
+            media.check_frame(stream.header)
             decoded = stream.frames([frame for frames in wanted for frame in frames])
             for index, frames in zip(indices, wanted, strict=True):
                 with self._timed("decode"):

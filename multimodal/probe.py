@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from multimodal.errors import InvalidOption
+from multimodal.errors import InvalidOption, MediaCorrupt
 from multimodal.image import ImageHeader, check_image_bytes, probe_image
 from multimodal.items import FramesRef, ImageRef, LoadedMedia, MediaRef, VideoRef
 from multimodal.keys import bytes_digest
@@ -81,6 +81,14 @@ class PlannedMedia:
         """Placeholders in the prompt."""
         items = self.outline.items
         return sum(item.grid_h * item.grid_w for item in items) // config.merge_size**2
+
+    def check_frame(self, header: VideoHeader) -> None:
+        """What a video is decoded to is what was planned, and accounted for.
+
+        Raises: MediaCorrupt if the file was opened again and says something else now.
+        """
+        if RGB_BYTES * header.width * header.height != self.frame_bytes:
+            raise MediaCorrupt("the video cannot be decoded", "corrupt_video")
 
     @property
     def num_source_pixels(self) -> int:

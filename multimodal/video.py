@@ -29,6 +29,7 @@ _START_TIMEOUT_S = 60.0
 _POLL_S = 0.1  # how soon a cancelled job notices
 _PIPE_BYTES = 1024**2  # the default limit for unprivileged processes; frames are megabytes
 _MAX_MESSAGE_BYTES = 4096  # of what a worker may answer; its header is some 100 bytes
+_MAX_COUNT = 2**31 - 1  # frames of a file and pixels of a side, as the decoder counts them
 _DECODER_THREADS = 2  # of a worker, by which its processor time may exceed the wall clock
 
 _ISO_BOXES = (b"ftyp", b"moov", b"mdat")  # with which MP4 and QuickTime files begin
@@ -233,7 +234,7 @@ class _Worker:
         self.read_into(memoryview(message))
         try:
             return json.loads(message)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _corrupt() from None
 
     def _write(self, data: memoryview) -> None:
@@ -270,9 +271,10 @@ def _video_header(answer: Any) -> VideoHeader:
             width=int(answer["width"]),
             height=int(answer["height"]),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise _corrupt() from None
-    if min(header.num_frames, header.width, header.height) < 1:
+    counts = (header.num_frames, header.width, header.height)
+    if min(counts) < 1 or max(counts) > _MAX_COUNT:
         raise _corrupt()
     return header
 

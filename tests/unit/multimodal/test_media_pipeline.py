@@ -26,6 +26,7 @@ from multimodal.items import FramesRef, ImageRef, VideoRef
 from multimodal.keys import bytes_digest
 from multimodal.options import MediaLimits, MediaOptions
 from multimodal.pipeline import MediaPipeline
+from multimodal.plan import VideoHeader
 from multimodal.preprocessor_config import PreprocessorConfig
 from multimodal.visual_items import image_item
 
@@ -195,6 +196,18 @@ async def test_decoded_bytes_of_a_video_are_checked_on_its_header(tmp_path: Path
 
 # what one 300x200 image holds: 180000 bytes decoded and 320 * 224 * 3 resized
 IMAGE_BYTES = 180_000 + 215_040
+
+
+async def test_video_that_is_another_size_when_decoded_is_refused(
+    pipeline: MediaPipeline, tmp_path: Path
+) -> None:
+    """Only a worker that a file has taken over says one size first, and then another."""
+    ref = video_ref(tmp_path)
+    header = VideoHeader(num_frames=48, fps=24.0, width=96, height=32)
+    pipeline._video_headers[bytes_digest(ref.data)] = header
+    error = await load_error(pipeline, ref)
+    assert isinstance(error, MediaCorrupt)
+    assert (error.code, error.param) == ("corrupt_video", "video")
 
 
 async def test_decoded_bytes_are_limited_over_all_requests(monkeypatch: pytest.MonkeyPatch) -> None:

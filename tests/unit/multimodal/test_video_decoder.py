@@ -1,4 +1,6 @@
+import ctypes
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +21,25 @@ from multimodal.plan import VideoHeader
 from multimodal.video import DecodingCancelled, VideoDecoder, check_video_file
 
 LIMITS = MediaLimits()
+
+
+def has_landlock() -> bool:
+    version = ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1)
+    return bool(version >= 6)
+
+
+def run_confined(attempt: str, *arguments: str) -> str:
+    """What a confined process prints: what the attempt does, or `refused`."""
+    script = (
+        "import ctypes, os, socket, sys\n"
+        "from multimodal.video_worker import _confine\n"
+        "libc = ctypes.CDLL(None)\n"
+        "_confine(1024**3)\n"
+        f"try:\n    {attempt}\n"
+        "except (OSError, MemoryError):\n    print('refused')\n"
+    )
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
 
 
 @pytest.fixture
@@ -215,15 +236,48 @@ def test_worker_without_memory_fails_its_video(video: bytes, tmp_path: Path) -> 
     ],
 )
 def test_confined_worker_cannot(attempt: str) -> None:
+    assert run_confined(attempt) == "refused\n"
+
+
+@pytest.mark.skipif(not has_landlock(), reason="this kernel has no Landlock")
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "os.execv('/bin/true', ['true'])",
+        "os.unlink(sys.argv[1])",
+        "os.rename(sys.argv[1], sys.argv[1] + '.moved')",
+        "os.mkdir(sys.argv[1] + '.folder')",
+        "os.symlink('/etc/passwd', sys.argv[1] + '.link')",
+        "os.kill(os.getppid(), 0)",
+    ],
+)
+def test_worker_that_landlock_confines_cannot(attempt: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    assert run_confined(attempt, str(path)) == "refused\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_confined_worker_is_not_dumped_and_gains_no_rights() -> None:
+    attempt = "print(libc.prctl(3, 0, 0, 0, 0), libc.prctl(39, 0, 0, 0, 0))"
+    assert run_confined(attempt) == "0 1\n"
+
+
+def test_worker_is_confined_before_it_has_other_threads() -> None:
+    """Landlock restricts one thread and those that it starts."""
+    script = "import multimodal.video_worker, os; print(len(os.listdir('/proc/self/task')))"
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as the decoder sets it
+    command = [sys.executable, "-c", script]
+    completed = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
+    assert completed.stdout == b"1\n"
+
+
+def test_job_ends_with_its_processor_time() -> None:
     script = (
-        "import socket, os\n"
-        "from multimodal.video_worker import _confine\n"
-        "_confine(1024**3)\n"
-        f"try:\n    {attempt}\n"
-        "except (OSError, MemoryError):\n    print('refused')\n"
+        "from multimodal.video_worker import _limit_cpu\n_limit_cpu(1)\nwhile True:\n    pass\n"
     )
-    completed = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
-    assert completed.stdout == b"refused\n"
+    completed = subprocess.run([sys.executable, "-c", script], timeout=300)
+    assert completed.returncode == -signal.SIGXCPU
 
 
 def test_worker_ends_with_its_parent() -> None:
@@ -231,6 +285,96 @@ def test_worker_ends_with_its_parent() -> None:
     completed = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     assert completed.returncode == 0
     assert completed.stdout.endswith(b'{"ready": true}')
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, behaviour: str) -> None:
+    """The next worker reads one video, and then does this. `answer` sends text as JSON."""
+    script = (
+        "import os, signal, sys, time\n"
+        "from multimodal.video_worker import _confine\n"
+        "from multimodal.worker_messages import *\n"
+        "commands, answers = private_stdio()\n"
+        "_confine(int(sys.argv[1]))\n"
+        "send(answers, {'ready': True})\n"
+        "read_exactly(commands, receive(commands)['num_bytes'])\n"
+        "def answer(text):\n"
+        "    answers.write(len(text).to_bytes(4, 'big') + text.encode())\n"
+        "    answers.flush()\n"
+        f"{behaviour}\n"
+    )
+    start, is_first = subprocess.Popen, iter([True])
+
+    def popen(command: list[str], **options: object) -> object:
+        if next(is_first, False):
+            command = [sys.executable, "-P", "-c", script, command[-1]]
+        return start(command, **options)
+
+    monkeypatch.setattr("multimodal.video.subprocess.Popen", popen)
+
+
+def answer(**changed: object) -> str:
+    header = {"num_frames": 10, "fps": 24.0, "width": 96, "height": 64, **changed}
+    return f"answer({json.dumps(json.dumps(header))})"
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        "os.kill(os.getpid(), signal.SIGSEGV)",
+        "os.abort()",
+        "bytearray(1 << 40)",
+        "held = []\nwhile True: held.append(bytes(1 << 26))",
+        "answer('null')",
+        "answer('{')",
+        "answer('[' * 4000)",
+        "answer('9' * 4000)",
+        "answer('x' * 5000)",
+        "answers.write(bytes([255] * 4)); answers.flush()",
+        answer(num_frames=float("inf")),
+        answer(num_frames=10**400),
+        answer(num_frames=0),
+        answer(num_frames=-5),
+        answer(width=float("nan")),
+        answer(width=2**40),
+        answer(height=None),
+        answer(fps="fast"),
+        answer(fps=[1]),
+        answer() + "; receive(commands); os.kill(os.getpid(), signal.SIGSEGV)",
+        answer() + "; receive(commands); answers.write(bytes(100)); answers.flush()",
+    ],
+)
+def test_whatever_a_worker_does_costs_one_video(
+    behaviour: str, decoder: VideoDecoder, video: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, behaviour)
+    with pytest.raises(MediaCorrupt):
+        decode(decoder, video, (0, 9))
+    assert decode(decoder, video, (0,))[0].num_frames == 48
+
+
+@pytest.mark.parametrize(
+    "behaviour", ["time.sleep(1000)", answer() + "; time.sleep(1000)", "while True: pass"]
+)
+def test_worker_that_hangs_costs_one_video(
+    behaviour: str, video: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, behaviour)
+    decoder = VideoDecoder(1, MediaLimits(video_timeout_s=3.0))
+    with pytest.raises(MediaTooLarge) as error:
+        decode(decoder, video, (0, 9))
+    assert error.value.code == "video_timeout"
+    assert worker_pids() == set()
+    decoder.close()
+
+
+@pytest.mark.parametrize("fps", [float("nan"), float("inf"), -1.0, 0.0, 1e300, 1e-300])
+def test_any_frame_rate_is_told(
+    fps: float, decoder: VideoDecoder, video: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, answer(fps=fps) + "; receive(commands)")
+    with decoder.open(video, threading.Event()) as stream:
+        stream.finish()
+    assert str(stream.header.fps) == str(fps)
 
 
 def test_randomly_damaged_videos_raise_nothing_but_media_errors(
