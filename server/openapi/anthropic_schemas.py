@@ -145,6 +145,7 @@ class AnthropicErrorDetail(AnswerModel):
         "not_found_error",
         "request_too_large",
         "overloaded_error",
+        "timeout_error",
         "api_error",
     ]
     param: str | None

@@ -36,8 +36,14 @@ _ERRORS: Mapping[int, str] = {
     422: "A medium cannot be decoded",
     500: "The engine gave up on the request, or the server has a fault",
     503: "Too many requests are being served, or the model is not ready",
+    504: "The answer was not complete within the time that the request had",
 }
 _TEXT: JsonSchemaValue = {"type": "string"}
+_RATE_LIMITS: Mapping[str, str] = {
+    "limit": "What the API key may ask for a minute",
+    "remaining": "What is left of it",
+    "reset": "How long until all of it is there again: `1m2s`",
+}
 _HEADERS: Mapping[str, JsonSchemaValue] = {
     "request-id": {
         "description": "The same as `x-request-id`",
@@ -58,6 +64,11 @@ _HEADERS: Mapping[str, JsonSchemaValue] = {
         "required": True,
         "schema": _TEXT,
     },
+    **{
+        f"x-ratelimit-{what}-{kind}": {"description": f"{meaning}, as {kind}", "schema": _TEXT}
+        for kind in ("requests", "tokens")
+        for what, meaning in _RATE_LIMITS.items()
+    },
 }
 _PARAMETERS: Mapping[str, JsonSchemaValue] = {
     "x-request-id": {
@@ -65,6 +76,13 @@ _PARAMETERS: Mapping[str, JsonSchemaValue] = {
         "in": "header",
         "description": "Up to 128 letters, digits and `._-`; the server replaces everything else",
         "schema": _TEXT,
+    },
+    "x-request-timeout": {
+        "name": "x-request-timeout",
+        "in": "header",
+        "description": "Seconds that the request with its whole answer may take; more than "
+        "`server.request_timeout_s` are that",
+        "schema": {"type": "string", "pattern": r"^0*[1-9][0-9]{0,5}(\.[0-9]{1,3})?$"},
     },
     "x-include-item-sources": {
         "name": "x-include-item-sources",
@@ -173,6 +191,8 @@ def _describe_operation(operation: Operation, schemas: Schemas) -> dict[str, Any
 
 def _describe_parameters(operation: Operation) -> list[dict[str, Any]]:
     names = ["x-request-id"]
+    if 504 in operation.errors:
+        names.append("x-request-timeout")
     if operation.stream is not None:
         names.append("x-include-item-sources")
     return [
@@ -199,6 +219,8 @@ def _describe_answer(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     elif operation.answer is not None:
         content[_JSON] = {"schema": schemas[operation.answer, "serialization"]}
     names = ["x-request-id", "request-id"]
+    if 504 in operation.errors:  # those that count against the limits of a key
+        names += [name for name in _HEADERS if name.startswith("x-ratelimit-")]
     if operation.stream is not None:
         content["text/event-stream"] = {"schema": _describe_event(operation.stream, schemas)}
         names.append("warning")
