@@ -14,6 +14,7 @@ from tests.fault.fuzz.bodies import READERS
 from tests.fault.fuzz.mutations import encoded_json, json_values, mutated_bytes, mutated_json
 
 MAX_ERROR_CHARS = 1000
+_CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "u"}]}
 
 
 def read(name: str, body: bytes) -> None:
@@ -91,11 +92,57 @@ def test_a_body_says_the_same_with_its_data_urls_set_aside(
     assert [whole(url) for url in request.others or []] == fields.get("others", [])
 
 
-@given(
-    mutated_json([{"type": "object", "properties": {"a": {"enum": [1]}}}]), json_values(["$ref"])
-)
-def test_schemas_of_any_form_are_grammars_or_refused(schema: Any, other: Any) -> None:
-    body = {"model": "m", "messages": [{"role": "user", "content": "u"}]}
-    for name in ("guided_json", "guided_regex", "guided_grammar", "guided_choice"):
-        for value in (schema, other):
-            read("chat", json.dumps({**body, name: value}).encode())
+# A schema with every keyword that is looked at, of which a mutation keeps some.
+_KEYWORDS: dict[str, Any] = {
+    "type": ["object", "null"],
+    "properties": {"a": {"type": "string", "pattern": "^a+$", "format": "date", "maxLength": 4}},
+    "patternProperties": {"^a": {"type": "integer", "minimum": 0, "multipleOf": 2}},
+    "propertyNames": {"pattern": "a"},
+    "additionalProperties": False,
+    "unevaluatedProperties": {"$ref": "#/$defs/a"},
+    "required": ["a"],
+    "minProperties": 1,
+    "items": {"enum": [1, "a", None]},
+    "prefixItems": [{"const": 1}, True],
+    "minItems": 1,
+    "anyOf": [{"type": "array", "items": {"type": "number"}, "maxItems": 2}, {"$ref": "#"}],
+    "oneOf": [{"type": "boolean"}],
+    "allOf": [{"type": "string", "minLength": 1}],
+    "enum": [1, "a"],
+    "$defs": {"a": {"type": "string"}},
+    "$ref": "#/$defs/a",
+    "not": {},
+    "uniqueItems": False,
+}
+
+
+@st.composite
+def schemas(draw: st.DrawFn) -> Any:
+    keywords = draw(st.lists(st.sampled_from(sorted(_KEYWORDS)), max_size=4, unique=True))
+    schema = {keyword: _KEYWORDS[keyword] for keyword in keywords}
+    return draw(st.just(schema) | mutated_json([schema, _KEYWORDS]))
+
+
+@given(schemas())
+def test_a_schema_of_any_form_is_a_grammar_or_refused(schema: Any) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema, "strict": True}}
+    named = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    for fields in (
+        {"guided_json": schema},
+        {"guided_json": json.dumps(schema)},
+        {"response_format": named},
+        {"tools": [tool]},
+        {"tools": [tool], "tool_choice": "required"},
+        {"tools": [tool], "response_format": named},
+    ):
+        read("chat", json.dumps({**_CHAT, **fields}).encode())
+
+
+_REGEX = st.lists(st.sampled_from([*"ab()[]{}|*+?.^$\\-,09", "\\d", "(?:", "(?=", "{1,9}", "é"]))
+
+
+@given(_REGEX.map("".join) | st.text(max_size=9), json_values(['root ::= "a"', "a|b"]))
+def test_a_regex_choice_or_grammar_of_any_form_is_read_or_refused(text: str, other: Any) -> None:
+    for value in (text, [text], other):
+        for name in ("guided_regex", "guided_grammar", "guided_choice"):
+            read("chat", json.dumps({**_CHAT, name: value}).encode())
