@@ -76,7 +76,7 @@ def test_a_text_that_cannot_fit_is_not_tokenised_as_a_whole(
 ) -> None:
     """That takes memory of some 400 times its size."""
     counter = Counter(renderer, monkeypatch)
-    message = {"role": "user", "content": text * (4_000_000 // len(text))}
+    message = {"role": "user", "content": text * (500_000 // len(text))}
     for render in (
         lambda: renderer.render([message], thinking=False),
         lambda: renderer.encode_prompt(message["content"]),
