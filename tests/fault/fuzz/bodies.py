@@ -87,7 +87,7 @@ CHAT: list[Any] = [
         "model": "m",
         "messages": [{"role": "user", "content": "u"}],
         "structured_outputs": {"regex": "[ab]+(c|d)?"},
-        "metadata": {"k": ["v"]},
+        "metadata": {"k": "v"},
     },
     {"model": "m", "messages": [{"role": "user", "content": "u"}], "guided_choice": ["a", "b"]},
 ]

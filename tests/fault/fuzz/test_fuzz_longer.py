@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent
-_TIMEOUT_S = 1500  # it takes some five minutes
+_TIMEOUT_S = 1500  # some five minutes on a quiet machine
 
 
 @pytest.mark.slow
