@@ -29,6 +29,9 @@ from server.thinking_budget import ThinkingEnd
 from server.token_bytes import bytes_of
 
 _PRIVATE_USE_START, _NUM_PRIVATE_USE = 0xE000, 6400
+_MAX_CHARS_PER_TOKEN = 16  # of a whole prompt that is long; prose has 4 to 5
+_SLICE_CHARS = 2**18  # tokenising takes some 400 bytes a character: more are counted in slices
+_MAX_TOKENS_PER_CUT = 64  # that a cut between two slices may make of fewer
 _PROBE = [{"role": "user", "content": "hi"}]
 # Tags that models write into their answers, so assistant turns of the history keep them as tokens.
 _ANSWER_TAGS = frozenset({"<think>", "</think>", "<tool_call>", "</tool_call>"})
@@ -71,9 +74,12 @@ class PromptRenderer:
         self._answer_pattern = re.compile(
             f"(?:{_any_of(_ANSWER_TAGS).pattern})|({self._start_pattern.pattern})"
         )
+        self._max_model_len = max_model_len
         self._max_chars = None
         if max_model_len is not None:
-            self._max_chars = max_model_len * max(map(len, self._tokenizer.get_vocab()))
+            longest = max_model_len * max(map(len, self._tokenizer.get_vocab()))
+            usual = max(max_model_len * _MAX_CHARS_PER_TOKEN, _SLICE_CHARS)
+            self._max_chars = min(longest, usual)
         self.close_id = self._added_tokens.get(CLOSE_TAG)
         self.kind, self.thinks_by_default = self._detect_kind()
 
@@ -92,8 +98,8 @@ class PromptRenderer:
         Args:
             messages: content is a string or a list of {"type": "text" | "image" | "video", ...}.
             tools: OpenAI's descriptions of functions.
-        Raises: InvalidRequest if the template refuses the messages, or if they are so long that no
-            tokenisation of them could fit the context.
+        Raises: InvalidRequest if the template refuses the messages, or if they are so long that
+            they cannot fit the context, which is seen before all of them is tokenised.
         """
         typed = "".join(_strings((messages, tools)))
         self._check_length(typed)
@@ -105,6 +111,7 @@ class PromptRenderer:
         )
         if self.kind != "instruct":
             text += _missing_block(text, thinking)
+        self._check_count(text.replace(guard, ""))
         return tuple(self._encode(text, guard))
 
     def expand(self, token_ids: Sequence[int], media: Sequence[LoadedMedia]) -> ExpandedPrompt:
@@ -117,6 +124,7 @@ class PromptRenderer:
         """A prompt without a template: special tokens are tokens, but for those of images and
         videos, which are text. Raises: InvalidRequest if it is too long to fit the context."""
         self._check_length(text)
+        self._check_count(text)
         return tuple(self._encode(text, "", skipped=self._vision_ids))
 
     def check_tokens(self, token_ids: Sequence[int], param: str) -> None:
@@ -191,6 +199,24 @@ class PromptRenderer:
                 "context_length_exceeded",
                 "messages",
             )
+
+    def _check_count(self, text: str) -> None:
+        """Count the tokens of a long text slice by slice, special ones as a single letter.
+
+        Raises: InvalidRequest as soon as there are too many.
+        """
+        if self._max_model_len is None or len(text) <= _SLICE_CHARS:
+            return
+        num_tokens = 0
+        for start in range(0, len(text), _SLICE_CHARS):
+            piece = self._added_pattern.sub("x", text[start : start + _SLICE_CHARS])
+            num_tokens += len(self._encode_text(piece)) - _MAX_TOKENS_PER_CUT
+            if num_tokens > self._max_model_len:
+                raise InvalidRequest(
+                    f"the prompt has more than the {self._max_model_len} tokens of the context",
+                    "context_length_exceeded",
+                    "messages",
+                )
 
     def _guarded(self, message: Mapping[str, Any], guard: str) -> dict[str, Any]:
         """Text of an answer keeps its tags; the arguments of its calls are typed text to it."""

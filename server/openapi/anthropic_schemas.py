@@ -148,6 +148,7 @@ class AnthropicErrorDetail(AnswerModel):
         "request_too_large",
         "rate_limit_error",
         "overloaded_error",
+        "timeout_error",
         "api_error",
     ]
     param: str | None

@@ -42,6 +42,11 @@ _ERRORS: Mapping[int, str] = {
     504: "The answer was not complete within the request's time",
 }
 _TEXT: JsonSchemaValue = {"type": "string"}
+_RATE_LIMITS: Mapping[str, str] = {
+    "limit": "What the API key may ask for a minute",
+    "remaining": "What is left of it",
+    "reset": "How long until all of it is there again: `1m2s`",
+}
 _HEADERS: Mapping[str, JsonSchemaValue] = {
     "request-id": {
         "description": "The same as `x-request-id`",
@@ -61,6 +66,11 @@ _HEADERS: Mapping[str, JsonSchemaValue] = {
         "description": "The id of the request, in the server's log too",
         "required": True,
         "schema": _TEXT,
+    },
+    **{
+        f"x-ratelimit-{what}-{kind}": {"description": f"{meaning}, as {kind}", "schema": _TEXT}
+        for kind in ("requests", "tokens")
+        for what, meaning in _RATE_LIMITS.items()
     },
 }
 _PARAMETERS: Mapping[str, JsonSchemaValue] = {
@@ -221,6 +231,8 @@ def _describe_answer(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     elif operation.answer is not None:
         content[_JSON] = {"schema": schemas[operation.answer, "serialization"]}
     names = ["x-request-id", "request-id"]
+    if 504 in operation.errors:  # those that count against the limits of a key
+        names += [name for name in _HEADERS if name.startswith("x-ratelimit-")]
     if operation.stream is not None:
         content["text/event-stream"] = {"schema": _describe_event(operation.stream, schemas)}
         names.append("warning")

@@ -31,6 +31,11 @@ class KeptResponse:
     item_ids: tuple[str, ...]
 
     @property
+    def own_bytes(self) -> int:
+        """What it holds alone: the list of a long conversation is long, too."""
+        return len(self.body) + sys.getsizeof(self.messages)
+
+    @property
     def output(self) -> list[dict[str, Any]]:
         """The output items."""
         items: list[dict[str, Any]] = orjson.loads(self.body)["output"]
@@ -81,13 +86,13 @@ class ResponseStore:
         """Keep it, if it fits at all. Returns: whether it is kept."""
         self._forget_ended()
         held = [self._held.get(id(m)) or _Held(count_bytes(m)) for m in kept.messages]
-        if len(kept.body) + sum(one.num_bytes for one in held) > self._max_bytes:
+        if kept.own_bytes + sum(one.num_bytes for one in held) > self._max_bytes:
             return False
         key = (client, response_id)
         self._kept[key] = kept
         self._ends[key] = self._now() + self._ttl_s
         self._items.update(((client, item_id), key) for item_id in kept.item_ids)
-        self._num_bytes += len(kept.body)
+        self._num_bytes += kept.own_bytes
         for message, one in zip(kept.messages, held, strict=True):
             self._num_bytes += 0 if one.num_users else one.num_bytes
             one.num_users += 1
@@ -126,7 +131,7 @@ class ResponseStore:
         del self._ends[key]
         for item_id in kept.item_ids:
             del self._items[key[0], item_id]
-        self._num_bytes -= len(kept.body)
+        self._num_bytes -= kept.own_bytes
         for message in kept.messages:
             one = self._held[id(message)]
             one.num_users -= 1

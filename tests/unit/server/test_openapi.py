@@ -13,6 +13,7 @@ import pytest
 from fastapi.openapi.models import OpenAPI
 from starlette.routing import Route
 
+from server.anthropic.errors import describe_error as describe_anthropic_error
 from server.anthropic.protocol import MessagesRequest
 from server.body import BodyModel, parse_body
 from server.errors import InvalidRequest
@@ -269,3 +270,17 @@ def test_tools_of_others_are_invalid() -> None:
 def test_the_header_for_sources_is_described(path: str) -> None:
     parameters = find_operation("post", path)["parameters"]
     assert {"$ref": "#/components/parameters/x-include-item-sources"} in parameters
+
+
+@pytest.mark.parametrize("path", [*PATHS.values(), "/tokenize", "/detokenize"])
+def test_what_has_a_deadline_may_miss_it(path: str) -> None:
+    operation = find_operation("post", path)
+    parameter = {"$ref": "#/components/parameters/x-request-timeout"}
+    assert ("504" in operation["responses"]) and parameter in operation["parameters"]
+    assert "x-ratelimit-remaining-tokens" in operation["responses"]["200"]["headers"]
+
+
+def test_errors_of_a_deadline_are_as_described() -> None:
+    body = {"error": {"message": "m", "type": "server_error", "param": None, "code": "c"}}
+    check(body, find_answer_schema("post", "/v1/chat/completions", 504))
+    check(describe_anthropic_error(body, 504), find_answer_schema("post", "/v1/messages", 504))

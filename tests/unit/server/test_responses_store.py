@@ -26,7 +26,7 @@ def make_kept(name: str, messages: tuple[Message, ...] = ()) -> KeptResponse:
 
 
 def size_of(kept: KeptResponse) -> int:
-    return len(kept.body) + sum(map(count_bytes, kept.messages))
+    return kept.own_bytes + sum(map(count_bytes, kept.messages))
 
 
 def test_response_is_found_again():
@@ -129,3 +129,12 @@ def test_what_is_gone_leaves_nothing_behind():
         store.put("client", name, make_kept(name))
     store.delete("client", "d")
     assert not store._ends and not store._kept and not store._items and not store._held
+
+
+def test_the_list_of_a_long_conversation_counts_for_each_response():
+    """Thousands of responses may go on with one conversation of thousands of messages."""
+    store = ResponseStore(100_000_000, 60.0)
+    messages = (UserMessage(role="user", content="a"),) * 10_000
+    for name in "abc":
+        assert store.put("", name, make_kept(name, messages))
+    assert store.num_bytes > 3 * 8 * len(messages)  # a reference has eight bytes
