@@ -56,12 +56,18 @@ class Clock:
         return self.now_s
 
 
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+@pytest.fixture
+def clock() -> Clock:
     """The one of the limits; it stands still."""
-    clock = Clock()
-    monkeypatch.setattr("server.access.gate.Allowances", lambda: Allowances(clock))
-    return clock
+    return Clock()
+
+
+@pytest.fixture(autouse=True)
+def allowances(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Allowances:
+    """Those of the server of a test."""
+    allowances = Allowances(clock)
+    monkeypatch.setattr("server.access.gate.Allowances", lambda: allowances)
+    return allowances
 
 
 @pytest.fixture
@@ -436,6 +442,16 @@ async def test_lists_and_operators_routes_are_not_counted(make):
         assert models.status_code == 200
         await server.request("POST", "/sleep", headers=bearer(USER))
     assert (await server.chat()).status_code == 200
+
+
+async def test_keys_that_are_gone_take_no_memory(make, key_file, allowances):
+    server = make()
+    await server.chat()
+    for number in range(3):
+        write_key_file(key_file, {"key": f"key-{number}"})
+        await server.app.state.key_ring.refresh()
+        assert (await server.chat(f"key-{number}")).status_code == 200
+        assert len(allowances) == 1
 
 
 async def test_a_minute_later_all_is_back(make, clock):

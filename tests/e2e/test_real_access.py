@@ -187,3 +187,23 @@ def test_insecure_is_a_bare_flag(instruct_checkpoint: Path, logs: Path) -> None:
     with insecure as server:
         body = {**make_request("Hello."), "model": MODEL_NAME}
         assert server.http.post(CHAT, json=body).status_code == 200
+
+
+def test_all_api_processes_read_the_file_again(
+    key_file: Path, instruct_checkpoint: Path, logs: Path
+) -> None:
+    options: dict[str, Any] = {"api_keys_file": key_file, "api_workers": 2, "max_model_len": 256}
+    with RealServer(instruct_checkpoint, logs / "access-workers", **options) as server:
+        api_key = run_keys(key_file, "add", "late")
+        os.kill(server.process.pid, signal.SIGHUP)
+        wait_until(lambda: server.log.count("API keys are read again") >= 2)
+
+        def list_models(**headers: str) -> int:
+            """On a connection of its own, which any of the processes may take."""
+            return httpx.get(
+                f"{server.base_url}/v1/models", headers=headers, timeout=60
+            ).status_code
+
+        assert {list_models(**bearer(api_key)) for _ in range(16)} == {200}
+        assert {list_models() for _ in range(4)} == {401}
+    run_keys(key_file, "rm", "late")
