@@ -119,7 +119,8 @@ class ServerSettings(_Group):
         default=10.0,
         gt=0,
         le=3600,
-        description="Seconds in which the headers of a request must arrive on a new connection.",
+        description="Seconds in which the headers of a request must arrive, from the start of a "
+        "connection or the end of the answer before; then it is closed.",
     )
     max_connections: int = Field(
         default=4096,
