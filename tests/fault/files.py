@@ -239,9 +239,7 @@ def list_bad_images() -> Iterator[BadFile]:
         "an image of more pixels than allowed", partial(encode_flat, "PNG", (9000, 9000)), TOO_LARGE
     )
     yield bad_image(
-        "an image of the most pixels that are allowed",
-        lambda: make_png(8000, 8000, b""),
-        BAD_OPTIONS,  # no room in the context: it is never decoded
+        "a PNG that says the most pixels, and has none", lambda: make_png(8000, 8000, b""), CORRUPT
     )
 
 

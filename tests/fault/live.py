@@ -32,6 +32,7 @@ class LiveServer:
 
     def __post_init__(self) -> None:
         self.assert_answers(has_video=True)
+        self.post(one_token("hi", guided_choice=["a"]))  # starts the process that tries grammars
         self.engine_pid = self.server.engine_process.pid
         self.num_bytes = self._num_bytes()
 
@@ -62,7 +63,8 @@ class LiveServer:
         processes = self.server.process.children(recursive=True)
         assert not [p for p in processes if p.status() == psutil.STATUS_ZOMBIE]
         assert len(self.decoders()) <= (os.cpu_count() or 1)
-        assert self._num_bytes() - self.num_bytes < _MAX_GROWTH
+        num_bytes = self._num_bytes()
+        assert num_bytes - self.num_bytes < _MAX_GROWTH, (self.num_bytes, num_bytes)
 
     def wait_until_idle(self) -> None:
         """Nothing runs or waits, in the engine and before it."""

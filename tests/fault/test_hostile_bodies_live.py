@@ -16,7 +16,7 @@ _MAX_ANSWER_BYTES = 4000
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    yield from start_live(tmp_path_factory.mktemp("bodies"))
+    yield from start_live(tmp_path_factory.mktemp("bodies"), compile_timeout_s=5)
 
 
 def send(live: LiveServer, body: HostileBody) -> httpx.Response:

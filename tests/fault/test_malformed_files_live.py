@@ -29,7 +29,11 @@ _PROBE_CHARACTERS = 24
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    options = {"video_timeout_s": _TIMEOUT_S, "max_video_worker_bytes": 512 * 1024**2}
+    options = {
+        "num_workers": 1,  # so that there is one decoder, which all videos share
+        "video_timeout_s": _TIMEOUT_S,
+        "max_video_worker_bytes": 512 * 1024**2,
+    }
     yield from start_live(tmp_path_factory.mktemp("files"), **options)
 
 
