@@ -36,7 +36,7 @@ _ERRORS: Mapping[int, str] = {
     422: "A medium cannot be decoded",
     500: "The engine gave up on the request, or the server has a fault",
     503: "Too many requests are being served, or the model is not ready",
-    504: "The answer was not complete within the time that the request had",
+    504: "The answer was not complete within the request's time",
 }
 _TEXT: JsonSchemaValue = {"type": "string"}
 _RATE_LIMITS: Mapping[str, str] = {
@@ -80,9 +80,8 @@ _PARAMETERS: Mapping[str, JsonSchemaValue] = {
     "x-request-timeout": {
         "name": "x-request-timeout",
         "in": "header",
-        "description": "Seconds that the request with its whole answer may take; more than "
-        "`server.request_timeout_s` are that",
-        "schema": {"type": "string", "pattern": r"^0*[1-9][0-9]{0,5}(\.[0-9]{1,3})?$"},
+        "description": "Seconds for the request with its answer, if fewer than the server allows",
+        "schema": {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?$"},
     },
     "x-include-item-sources": {
         "name": "x-include-item-sources",

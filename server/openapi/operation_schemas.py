@@ -41,8 +41,8 @@ from server.text_protocol import CompletionRequest
 from server.tokens_protocol import DetokenizeRequest, TokenizeRequest
 
 BODY_ERRORS = (400, 404, 408, 413, 415, 503)
-ANSWER_ERRORS = (*BODY_ERRORS, 504)  # of requests that have a deadline
-MEDIA_ERRORS = (*ANSWER_ERRORS, 422)
+PROMPT_ERRORS = (*BODY_ERRORS, 504)
+MEDIA_ERRORS = (*PROMPT_ERRORS, 422)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ OPERATIONS = (
         request=CompletionRequest,
         answer=TextCompletion,
         stream=Stream(TextEvent, is_named=False),
-        errors=ANSWER_ERRORS,
+        errors=PROMPT_ERRORS,
     ),
     Operation(
         method="post",
@@ -223,7 +223,7 @@ OPERATIONS = (
         tag="vLLM",
         request=DetokenizeRequest,
         answer=DetokenizeAnswer,
-        errors=ANSWER_ERRORS,
+        errors=PROMPT_ERRORS,
     ),
     Operation(
         method="get",
