@@ -118,7 +118,8 @@ def test_the_scanner_ends_where_a_json_parser_does(text: str) -> None:
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError:
-        assert not (scanner.is_complete and not text[end:].strip(" \t\r\n"))
+        if scanner.is_complete and not text[end:].strip(" \t\r\n"):
+            json.loads(text)  # `1e999`, which is too large for some
     else:
         assert scanner.is_complete and not scanner.is_malformed
         assert not text[end:].strip(" \t\r\n")
