@@ -17,7 +17,6 @@ OPERATOR_PATHS = frozenset(
         "/v1/load_lora_adapter",
         "/v1/unload_lora_adapter",
         "/reset_prefix_cache",
-        "/reset_mm_cache",
         "/reset_encoder_cache",
     }
 )
