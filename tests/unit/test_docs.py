@@ -13,7 +13,7 @@ def test_the_settings_table_is_the_one_of_the_code() -> None:
 
 
 def test_files_named_in_the_documents_exist() -> None:
-    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
     links = {
         (document, target)
         for document in documents
@@ -44,3 +44,28 @@ def test_functions_named_for_profiles_are_there() -> None:
     defined = set(re.findall(r"def (\w+)", "".join(path.read_text() for path in files)))
     assert len(names) > 15
     assert names - defined <= {"process_input_sockets", "py"}  # of vLLM; the end of a file
+
+
+def test_every_promise_names_tests_that_are_there() -> None:
+    pages = [ROOT / "SECURITY.md", ROOT / "docs" / "load.md", ROOT / "docs" / "logs.md"]
+    named = {
+        name
+        for page in pages
+        for name in re.findall(r"`(tests/[\w/.]+\.py(?:::\w+)?)`", page.read_text())
+    }
+    assert len(named) > 80
+    assert [name for name in sorted(named) if not _is_test(name)] == []
+    rows = [
+        line
+        for line in (ROOT / "SECURITY.md").read_text().splitlines()
+        if line.startswith("| ") and not line.startswith(("| Promise", "| Advisory"))
+    ]
+    assert [row for row in rows if "`tests/" not in row] == []
+
+
+def _is_test(name: str) -> bool:
+    path, _, function = name.partition("::")
+    source = ROOT / path
+    return source.is_file() and (
+        not function or re.search(rf"def {function}\(", source.read_text()) is not None
+    )
