@@ -18,7 +18,6 @@ from tests.api_keys import bearer
 from tests.certificates import write_certificate
 from tests.e2e.real_server import (
     COMMAND,
-    MODEL_NAME,
     RealServer,
     make_request,
     serve_command,
@@ -36,6 +35,10 @@ class GuardedServer(RealServer):
     def __init__(self, certfile: Path, *args: Any, **options: Any) -> None:
         super().__init__(*args, ssl_certfile=certfile, **options)
         self._certfile = certfile
+
+    @cached_property
+    def base_url(self) -> str:
+        return super().base_url.replace("0.0.0.0", "127.0.0.1")
 
     @cached_property
     def http(self) -> httpx.Client:
@@ -90,16 +93,16 @@ def server(
 
 def test_a_valid_key_is_answered_over_tls(server: GuardedServer, user: str) -> None:
     assert server.base_url.startswith("https://")
-    with openai.OpenAI(
+    client = openai.OpenAI(
         base_url=f"{server.base_url}/v1", api_key=user, http_client=server.http, max_retries=0
-    ) as client:
-        raw = client.chat.completions.with_raw_response.create(**make_request("Hello."))
-        assert raw.parse().usage.completion_tokens > 0
-        assert raw.headers["x-ratelimit-limit-tokens"] == "100000"
-        assert raw.headers["strict-transport-security"]
-        wrong = client.with_options(api_key="sk-qwen3vl-wrong")
-        with pytest.raises(openai.AuthenticationError):
-            wrong.chat.completions.create(**make_request("Hello."))
+    )
+    raw = client.chat.completions.with_raw_response.create(**make_request("Hello."))
+    assert raw.parse().usage.completion_tokens > 0
+    assert raw.headers["x-ratelimit-limit-tokens"] == "100000"
+    assert raw.headers["strict-transport-security"]
+    wrong = client.with_options(api_key="sk-qwen3vl-wrong")
+    with pytest.raises(openai.AuthenticationError):
+        wrong.chat.completions.create(**make_request("Hello."))
 
 
 def test_a_stream_tells_what_is_left(server: GuardedServer, user: str) -> None:
@@ -185,8 +188,7 @@ def test_insecure_is_a_bare_flag(instruct_checkpoint: Path, logs: Path) -> None:
     insecure = RealServer(instruct_checkpoint, logs / "insecure", host="0.0.0.0", max_model_len=256)
     insecure._command[2:2] = ["--insecure"]
     with insecure as server:
-        body = {**make_request("Hello."), "model": MODEL_NAME}
-        assert server.http.post(CHAT, json=body).status_code == 200
+        assert server.http.post(CHAT, json=make_request("Hello.")).status_code == 200
 
 
 def test_all_api_processes_read_the_file_again(
