@@ -16,8 +16,10 @@ import pytest
 from server.access.key_file import read_keys
 from tests.api_keys import bearer
 from tests.certificates import write_certificate
+from tests.e2e.real_media import image, text
 from tests.e2e.real_server import (
     COMMAND,
+    HOST_DIR,
     RealServer,
     make_request,
     serve_command,
@@ -209,3 +211,25 @@ def test_all_api_processes_read_the_file_again(
         assert {list_models(**bearer(api_key)) for _ in range(16)} == {200}
         assert {list_models() for _ in range(4)} == {401}
     run_keys(key_file, "rm", "late")
+
+
+def test_a_language_process_shows_its_key_to_the_encoder(
+    instruct_checkpoint: Path, logs: Path
+) -> None:
+    key_file, encoder_key = logs / "encoder-keys.json", logs / "encoder-key"
+    encoder_key.write_text(run_keys(key_file, "add", "language") + "\n")
+    shared = {HOST_DIR: str(logs / "access-roles.host")}
+    options: dict[str, Any] = {"role": "encoder", "api_keys_file": key_file}
+    with RealServer(instruct_checkpoint, logs / "access-encoder", shared, **options) as encoder:
+        assert httpx.post(f"{encoder.base_url}/v1/vision/encode", timeout=60).status_code == 401
+        options = {
+            "role": "language",
+            "encoder_url": encoder.base_url,
+            "encoder_key_file": encoder_key,
+            "max_model_len": 1024,
+        }
+        log_path = logs / "access-language"
+        with RealServer(instruct_checkpoint, log_path, shared, **options) as language:
+            language.ask([image("cat_tiny.png"), text("What is this?")])
+            assert encoder.sample("qwen3vl_encoder_items_total") == 1
+            assert encoder_key.read_text().strip() not in language.log + encoder.log
