@@ -16,9 +16,10 @@ import pytest
 from server.access.key_file import read_keys
 from tests.api_keys import bearer
 from tests.certificates import write_certificate
+from tests.e2e.real_media import image, text
 from tests.e2e.real_server import (
     COMMAND,
-    MODEL_NAME,
+    HOST_DIR,
     RealServer,
     make_request,
     serve_command,
@@ -36,6 +37,10 @@ class GuardedServer(RealServer):
     def __init__(self, certfile: Path, *args: Any, **options: Any) -> None:
         super().__init__(*args, ssl_certfile=certfile, **options)
         self._certfile = certfile
+
+    @cached_property
+    def base_url(self) -> str:
+        return super().base_url.replace("0.0.0.0", "127.0.0.1")
 
     @cached_property
     def http(self) -> httpx.Client:
@@ -90,16 +95,16 @@ def server(
 
 def test_a_valid_key_is_answered_over_tls(server: GuardedServer, user: str) -> None:
     assert server.base_url.startswith("https://")
-    with openai.OpenAI(
+    client = openai.OpenAI(
         base_url=f"{server.base_url}/v1", api_key=user, http_client=server.http, max_retries=0
-    ) as client:
-        raw = client.chat.completions.with_raw_response.create(**make_request("Hello."))
-        assert raw.parse().usage.completion_tokens > 0
-        assert raw.headers["x-ratelimit-limit-tokens"] == "100000"
-        assert raw.headers["strict-transport-security"]
-        wrong = client.with_options(api_key="sk-qwen3vl-wrong")
-        with pytest.raises(openai.AuthenticationError):
-            wrong.chat.completions.create(**make_request("Hello."))
+    )
+    raw = client.chat.completions.with_raw_response.create(**make_request("Hello."))
+    assert raw.parse().usage.completion_tokens > 0
+    assert raw.headers["x-ratelimit-limit-tokens"] == "100000"
+    assert raw.headers["strict-transport-security"]
+    wrong = client.with_options(api_key="sk-qwen3vl-wrong")
+    with pytest.raises(openai.AuthenticationError):
+        wrong.chat.completions.create(**make_request("Hello."))
 
 
 def test_a_stream_tells_what_is_left(server: GuardedServer, user: str) -> None:
@@ -185,8 +190,7 @@ def test_insecure_is_a_bare_flag(instruct_checkpoint: Path, logs: Path) -> None:
     insecure = RealServer(instruct_checkpoint, logs / "insecure", host="0.0.0.0", max_model_len=256)
     insecure._command[2:2] = ["--insecure"]
     with insecure as server:
-        body = {**make_request("Hello."), "model": MODEL_NAME}
-        assert server.http.post(CHAT, json=body).status_code == 200
+        assert server.http.post(CHAT, json=make_request("Hello.")).status_code == 200
 
 
 def test_all_api_processes_read_the_file_again(
@@ -207,3 +211,25 @@ def test_all_api_processes_read_the_file_again(
         assert {list_models(**bearer(api_key)) for _ in range(16)} == {200}
         assert {list_models() for _ in range(4)} == {401}
     run_keys(key_file, "rm", "late")
+
+
+def test_a_language_process_shows_its_key_to_the_encoder(
+    instruct_checkpoint: Path, logs: Path
+) -> None:
+    key_file, encoder_key = logs / "encoder-keys.json", logs / "encoder-key"
+    encoder_key.write_text(run_keys(key_file, "add", "language") + "\n")
+    shared = {HOST_DIR: str(logs / "access-roles.host")}
+    options: dict[str, Any] = {"role": "encoder", "api_keys_file": key_file}
+    with RealServer(instruct_checkpoint, logs / "access-encoder", shared, **options) as encoder:
+        assert httpx.post(f"{encoder.base_url}/v1/vision/encode", timeout=60).status_code == 401
+        options = {
+            "role": "language",
+            "encoder_url": encoder.base_url,
+            "encoder_key_file": encoder_key,
+            "max_model_len": 1024,
+        }
+        log_path = logs / "access-language"
+        with RealServer(instruct_checkpoint, log_path, shared, **options) as language:
+            language.ask([image("cat_tiny.png"), text("What is this?")])
+            assert encoder.sample("qwen3vl_encoder_items_total") == 1
+            assert encoder_key.read_text().strip() not in language.log + encoder.log
