@@ -5,11 +5,16 @@ the first byte of the next one stops.
 """
 
 import asyncio
+import socket
 from typing import Any
 
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.settings import ServerSettings
+
+# What the system keeps for a client beside what is on its way; by itself it takes megabytes.
+_UNSENT_BYTES = 64 * 1024
 
 
 class BoundedProtocol(H11Protocol):
@@ -25,9 +30,12 @@ class BoundedProtocol(H11Protocol):
         super().__init__(**options)
         self._limits = limits
         self._timer: asyncio.TimerHandle | None = None
+        self._answer, self.app = self.app, self._run
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         if len(self.connections) > self._limits.max_connections:
             transport.abort()
         else:
@@ -45,6 +53,15 @@ class BoundedProtocol(H11Protocol):
         self._wait_for_request()
         super().on_response_complete()
         self._stop_timer_if_asked()  # by a request that was there already
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application, which may end without the end of an answer."""
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            is_over = self._timer is not None or self.cycle.scope is not scope
+            if not is_over and not self.transport.is_closing():
+                self._wait_for_request()
 
     def _wait_for_request(self) -> None:
         self._stop_timer()

@@ -341,7 +341,7 @@ def buffered(http: uvicorn.Server) -> int:
 
 
 async def test_a_large_answer_that_nobody_reads_is_not_kept() -> None:
-    server = with_limits(write_timeout_s=0.3, header_timeout_s=600)
+    server = with_limits(write_timeout_s=0.3, header_timeout_s=0.1)
     server.engine.script = [make_chunk("x" * 30_000_000), DONE]
     body = orjson.dumps(make_body())
     async with listen(server) as http:
@@ -357,6 +357,7 @@ async def test_a_large_answer_that_nobody_reads_is_not_kept() -> None:
                 most = max(most, buffered(http))
                 await asyncio.sleep(0.01)
         assert 0 < most < 300_000
+        await assert_no_connection(http)
         client.close()
     assert server.sample("qwen3vl_requests_total", outcome="aborted", status="499") == 1
 
@@ -384,7 +385,7 @@ async def test_a_large_answer_arrives_whole() -> None:
 
 
 async def test_a_stream_that_is_read_too_slowly_ends_with_the_requests_time() -> None:
-    server = with_limits(write_timeout_s=0.3, request_timeout_s=1)
+    server = with_limits(write_timeout_s=0.3, header_timeout_s=0.1, request_timeout_s=1)
     server.engine.script = [make_chunk("x" * 1_000_000)] * 50 + [DONE]
     body = orjson.dumps(make_body(stream=True))
     async with listen(server) as http:
@@ -396,5 +397,6 @@ async def test_a_stream_that_is_read_too_slowly_ends_with_the_requests_time() ->
         async with asyncio.timeout(HANG_S):
             while server.sample("qwen3vl_requests_in_flight") != 0 or not server.engine.aborted:
                 await asyncio.sleep(0.01)
+        await assert_no_connection(http)  # what was still to be written is forgotten
         client.close()
     assert_aborted(server)

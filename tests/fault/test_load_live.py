@@ -65,9 +65,7 @@ def head_of(num_bytes: int) -> bytes:
 
 def ask(server: RealServer, key: str = "", **fields: Any) -> httpx.Response:
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    return httpx.post(
-        f"{server.base_url}{URL}", json=make_request("hi", **fields), headers=headers, timeout=120
-    )
+    return server.http.post(URL, json=make_request("hi", **fields), headers=headers)
 
 
 def resident_bytes(server: RealServer) -> int:
@@ -125,11 +123,11 @@ def test_a_flood_does_not_keep_another_client_waiting(server: RealServer) -> Non
 
     def flood() -> int:
         nonlocal num_done
-        status = ask(server, "flood", max_tokens=60, ignore_eos=True).status_code
+        status = ask(server, "flood", max_tokens=100, ignore_eos=True).status_code
         num_done += 1
         return status
 
-    with ThreadPoolExecutor(60) as threads:
+    with ThreadPoolExecutor(60) as threads:  # fewer than `server.http` has connections
         flooding = [threads.submit(flood) for _ in range(60)]
         wait_until(lambda: server.sample("vllm:num_requests_waiting") > 50)
         done_before = num_done
