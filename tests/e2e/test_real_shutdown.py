@@ -4,12 +4,14 @@ import random
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import orjson
+import psutil
 import pytest
 
 from tests.e2e.real_server import RealServer, open_stream, wait_until
@@ -113,10 +115,17 @@ def test_sigint_ends_the_server(hybrid_checkpoint: Path, logs: Path, num_signals
 
 
 class LoadingServer(RealServer):
-    """As soon as it has started a process."""
+    """As soon as it has started the engine's process."""
 
     def _wait_until_ready(self) -> None:
-        wait_until(lambda: len(self.process.children()) > 0, timeout_s=300)
+        wait_until(lambda: any(map(_is_engine, self.process.children())), timeout_s=300)
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        command = " ".join(process.cmdline())
+        return "EngineCore" in command or "multiprocessing.spawn" in command
+    return False
 
 
 _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
@@ -133,7 +142,7 @@ def test_a_signal_during_the_start_ends_it(
 ) -> None:
     rng, path = random.Random(f"{layout}/{seed}"), logs / f"loading-{layout}-{seed}"
     with LoadingServer(hybrid_checkpoint, path, max_model_len=256, **_LAYOUTS[layout]) as server:
-        time.sleep(rng.uniform(0, 1))
+        time.sleep(rng.uniform(0, 0.5))
         number = rng.choice((signal.SIGTERM, signal.SIGINT))
         server.terminate(number)
         assert server.wait() == (0 if number == signal.SIGTERM else 130)
