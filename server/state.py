@@ -151,11 +151,10 @@ class ServerState:
     @contextmanager
     def hold(self) -> Iterator[None]:
         """A block in which no request is served, and none is accepted. Raises: Conflict."""
-        if self._num_accepted or self._is_held:
-            raise Conflict(
-                f"requests are being served ({self._num_accepted}), or another call waits for that",
-                "requests_running",
-            )
+        if self._is_held:
+            raise Conflict("another reset is under way", "cache_reset")
+        if self._num_accepted:
+            raise Conflict(f"{self._num_accepted} requests are being served", "requests_running")
         self._is_held = True
         try:
             yield

@@ -86,7 +86,7 @@ async def test_no_request_gets_in_while_the_device_is_reset() -> None:
     refused = await server.post()
     assert_error(refused, 503, "cache_reset")
     assert "retry-after" in refused.headers
-    assert_error(await post(server, "/reset_encoder_cache"), 409, "requests_running")
+    assert_error(await post(server, "/reset_encoder_cache"), 409, "cache_reset")
     release.set()
     assert (await first).status_code == 200
     assert (await server.post()).status_code == 200
