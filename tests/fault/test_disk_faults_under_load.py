@@ -18,6 +18,7 @@ from tests.e2e.real_cache import (
     DAMAGES,
     Reply,
     ask,
+    count,
     count_in_tier,
     entries,
     picture_part,
@@ -28,7 +29,7 @@ from tests.e2e.real_server import RealServer, wait_until
 
 QUESTION = text("What is it?")
 NUM_CLIENTS, NUM_PICTURES = 8, 16
-NUM_QUESTIONS = 6  # of each client, while a fault goes on
+NUM_QUESTIONS = 12  # of each client, while a fault goes on
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Disk:
     def ask_about(self, index: int) -> Reply:
         return ask(self.server, [picture_part(100 + index), QUESTION])
 
-    def hits(self) -> int:
-        return count_in_tier(self.server, "disk", "hits")
+    def count(self, name: str) -> int:
+        return count_in_tier(self.server, "disk", name)
 
 
 @pytest.fixture(scope="module")
@@ -183,12 +184,18 @@ def test_no_request_fails_while_the_disk_does(repaired: Disk, kind: str) -> None
     assert disk.server.http.get("/health").status_code == 200
 
 
+def test_the_faults_were_met(disk: Disk) -> None:
+    assert min(disk.count(name) for name in ("hits", "misses", "damaged")) > 0
+    assert disk.count("write_errors") > 0 or disk.mount is None
+    assert count(disk.server).retries > 0  # found by the server, and then lost to the engine
+
+
 def test_the_disk_is_used_again_when_it_is_well(disk: Disk) -> None:
     ask_in_parallel(disk)
     wait_until(lambda: len(entries(disk.directory)) > 0)
-    hits = disk.hits()
+    hits = disk.count("hits")
     ask_in_parallel(disk)
-    assert disk.hits() > hits
+    assert disk.count("hits") > hits
     assert "Traceback" not in disk.server.log
     assert disk.server.sample("qwen3vl_requests_in_flight") == 0
     assert os.access(disk.directory, os.W_OK)
