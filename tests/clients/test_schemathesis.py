@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent
 COMMAND = Path(sys.executable).with_name("schemathesis")
 # Without the settings of the operator's server below, they are not there.
 OPTIONAL = r"^/(start_profile|stop_profile|v1/(un)?load_lora_adapter)$"
-_TIMEOUT_S = 170
+_TIMEOUT_S = 500  # one to two minutes on a quiet machine
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def operators_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
     folder = tmp_path_factory.mktemp("operators_server")
     for name in ("profiles", "adapters"):
         (folder / name).mkdir()
-    options = ["--profile-dir", str(folder / "profiles"), "--enable-lora"]
+    options = ["--profile-dir", str(folder / "profiles"), "--enable-lora", "true"]
     with run_server(
         folder / "log", *options, "--lora-dir", str(folder / "adapters")
     ) as operators_server:
