@@ -80,12 +80,6 @@ _PARAMETERS: Mapping[str, JsonSchemaValue] = {
         "description": "Up to 128 letters, digits and `._-`; the server replaces everything else",
         "schema": _TEXT,
     },
-    "x-request-timeout": {
-        "name": "x-request-timeout",
-        "in": "header",
-        "description": "Seconds for the request with its answer, if fewer than the server allows",
-        "schema": {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?$"},
-    },
     "x-include-item-sources": {
         "name": "x-include-item-sources",
         "in": "header",
@@ -203,8 +197,6 @@ def _list_errors(operation: Operation) -> list[int]:
 
 def _describe_parameters(operation: Operation) -> list[dict[str, Any]]:
     names = ["x-request-id"]
-    if 504 in operation.errors:
-        names.append("x-request-timeout")
     if operation.stream is not None:
         names.append("x-include-item-sources")
     return [

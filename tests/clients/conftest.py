@@ -7,7 +7,8 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,9 +44,16 @@ def log_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(log_path: Path) -> Iterator[Server]:
-    """A server of this session's own; at the end it must stop by itself when it is asked to."""
+    """A server of this session's own."""
+    with run_server(log_path) as server:
+        yield server
+
+
+@contextmanager
+def run_server(log_path: Path, *options: str) -> Iterator[Server]:
+    """A server; at the end it must stop by itself when it is asked to."""
     url = f"http://127.0.0.1:{_free_port()}"
-    process = _start(url, log_path)
+    process = _start(url, log_path, options)
     try:
         _wait_until_ready(process, url, log_path)
         models = json.loads(_get(f"{url}/v1/models"))
@@ -68,10 +76,10 @@ def _show_log(request: pytest.FixtureRequest, server: Server, log_path: Path) ->
         print(log_path.read_bytes()[start:].decode(errors="replace"))
 
 
-def _start(url: str, log_path: Path) -> subprocess.Popen[bytes]:
+def _start(url: str, log_path: Path, options: Sequence[str]) -> subprocess.Popen[bytes]:
     port = url.rpartition(":")[2]
     command = [str(COMMAND), "serve", "demo", "--port", port, "--host", "127.0.0.1", *OPTIONS]
-    command += ["--host-dir", str(log_path.with_name("cache"))]
+    command += ["--host-dir", str(log_path.with_name("cache")), *options]
     inherited = {n: v for n, v in os.environ.items() if not n.startswith(("QWEN3VL_", "VLLM_"))}
     environment = {**inherited, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with log_path.open("wb") as log:
