@@ -127,9 +127,9 @@ BODIES: list[tuple[str, Any, int]] = [
     (CHAT, chat(model=WORDS["model"]), 404),
     (CHAT, chat([image(_MEDIA_URL.replace("https", "http"))]), 400),
     (CHAT, chat([image(f"https://10.1.2.3/{WORDS['path']}?{WORDS['query']}")]), 400),
-    (CHAT, chat([image(data_url(PNG[:-200]))]), 422),
+    (CHAT, chat([image(data_url(PNG[:-30]))]), 422),
     (CHAT, chat([image(data_url(WORDS["cut"].encode() * 10))]), 415),
-    (CHAT, chat([image(data_url(PNG).replace("png;base64,", "png;base64,*"))]), 400),
+    (CHAT, chat([image(data_url(PNG).replace("png;base64,", "png;base64,*"))]), 422),
     (CHAT, chat(response_format=_format({"type": WORDS["schema"]})), 400),
     (
         CHAT,
@@ -145,9 +145,11 @@ BODIES: list[tuple[str, Any, int]] = [
 def ask_all(http: httpx.Client) -> dict[str, int | None]:
     """Every kind of request. Returns: the status of each by its id."""
     asked: dict[str, int | None] = {}
+    wrong: list[tuple[int, int, str]] = []
 
     def note(answer: httpx.Response, status: int) -> None:
-        assert answer.status_code == status, (answer.request.url, answer.text[:300])
+        if answer.status_code != status:
+            wrong.append((status, answer.status_code, answer.text[:300]))
         request_id = answer.headers["x-request-id"]
         assert request_id not in asked
         asked[request_id] = status
@@ -177,6 +179,7 @@ def ask_all(http: httpx.Client) -> dict[str, int | None]:
     note(http.get(f"/health?key={WORDS['query']}"), 200)
     note(http.get(f"/v1/responses/{WORDS['path']}"), 404)
     note(http.request(WORDS["method"], CHAT, headers=headers), 405)
+    assert wrong == []
     return asked
 
 
@@ -275,8 +278,10 @@ def test_a_line_tells_the_size_of_a_request_and_of_its_answer(written: Written):
     assert line["duration_ms"] > 0
 
 
-def test_every_line_is_an_object(any_written: Written):
-    others = [line for line in any_written.log.splitlines() if not line.startswith("{")]
+def test_every_line_is_an_object_from_the_first_request_on(any_written: Written):
+    """Before it, libraries that are not written in Python have printed what they think."""
+    lines = any_written.log[any_written.log.index('"message": "request"') :].splitlines()[1:]
+    others = [line for line in lines if not line.startswith("{")]
     assert [line for line in others if not re.fullmatch(r"Process [\w-]+:", line)] == []
     for record in any_written.records:
         assert {"time", "level", "logger", "message"} <= record.keys()
