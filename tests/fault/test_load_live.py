@@ -123,18 +123,18 @@ def test_a_flood_does_not_keep_another_client_waiting(server: RealServer) -> Non
 
     def flood() -> int:
         nonlocal num_done
-        status = ask(server, "flood", max_tokens=100, ignore_eos=True).status_code
+        status = ask(server, "flood", max_tokens=200, ignore_eos=True).status_code
         num_done += 1
         return status
 
-    with ThreadPoolExecutor(60) as threads:  # fewer than `server.http` has connections
-        flooding = [threads.submit(flood) for _ in range(60)]
-        wait_until(lambda: server.sample("vllm:num_requests_waiting") > 50)
+    with ThreadPoolExecutor(40) as threads:  # fewer than `server.http` has connections
+        flooding = [threads.submit(flood) for _ in range(40)]
+        wait_until(lambda: server.sample("vllm:num_requests_waiting") > 20)
         done_before = num_done
         assert ask(server, "light", max_tokens=2).status_code == 200
         done_meanwhile = num_done - done_before
         assert {task.result() for task in flooding} == {200}
-    assert done_meanwhile < 30
+    assert done_meanwhile < 12
 
 
 def test_a_request_ends_with_its_time(server: RealServer) -> None:
