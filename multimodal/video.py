@@ -129,7 +129,7 @@ class VideoDecoder:
                 worker.kill()
                 worker = None
             if worker is None:
-                worker = _Worker(self._limits)
+                worker = _start_worker(self._limits)
             worker.begin((cancelled, self._closed), self._limits.video_timeout_s)
             stream = VideoStream(worker, worker.open(data))
             yield stream
@@ -260,6 +260,14 @@ class _Worker:
                 )
             if poll.poll(min(_POLL_S, remaining_s) * 1000):
                 return
+
+
+def _start_worker(limits: MediaLimits) -> _Worker:
+    """Raises: RuntimeError."""
+    try:
+        return _Worker(limits)
+    except RuntimeError:  # perhaps it was killed while it started
+        return _Worker(limits)
 
 
 def _video_header(answer: Any) -> VideoHeader:

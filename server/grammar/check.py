@@ -146,12 +146,19 @@ class GrammarChecker:
         if self._worker is not None and self._worker.has_ended:  # killed while it was idle
             await self._end_worker()
         if self._worker is None:
-            self._worker = await _Worker.start(*self._worker_options)
+            self._worker = await self._start_worker()
         try:
             return await self._worker.judge(tag)
         except BaseException:  # what it says next would be about this grammar
             await self._end_worker()
             raise
+
+    async def _start_worker(self) -> "_Worker":
+        """Raises: RuntimeError."""
+        try:
+            return await _Worker.start(*self._worker_options)
+        except RuntimeError:  # perhaps it was killed while it started
+            return await _Worker.start(*self._worker_options)
 
     async def _end_worker(self) -> None:
         worker, self._worker = self._worker, None

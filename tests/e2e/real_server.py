@@ -31,6 +31,7 @@ _OPTIONS: Mapping[str, Any] = {
 }
 _START_TIMEOUT_S = 300
 _END_TIMEOUT_S = 60
+_GONE_TIMEOUT_S = 20  # they look once a second whether the server lives
 _STREAM_TIMEOUT_S = 400  # vLLM waits 300 s for the step of a node that is gone
 _POLL_S = 0.05
 
@@ -136,8 +137,9 @@ class ServerProcess:
 
     def assert_nothing_left(self) -> None:
         """No process that the server started outlives it by more than a moment."""
-        psutil.wait_procs(self._remaining(), timeout=5)
-        assert self._remaining() == [], self._log_tail
+        psutil.wait_procs(self._remaining(), timeout=_GONE_TIMEOUT_S)
+        left = {process: command_of(process) for process in self._remaining()}
+        assert left == {}, self._log_tail
 
     def _wait_until_ready(self) -> None:
         def is_ready() -> bool:
@@ -196,7 +198,7 @@ class RealServer(ServerProcess):
     @property
     def engine_process(self) -> psutil.Process:
         """The process that runs the model."""
-        named = [p for p in self.process.children() if "EngineCore" in " ".join(p.cmdline())]
+        named = [p for p in self.process.children() if "EngineCore" in command_of(p)]
         assert len(named) == 1, self.process.children()
         return named[0]
 
@@ -248,6 +250,13 @@ def open_stream(server: ServerProcess, content: Any, **options: Any) -> Iterator
     ):
         assert response.status_code == 200
         yield response.iter_lines()
+
+
+def command_of(process: psutil.Process) -> str:
+    """Its command line, or the title that it has given itself; empty if it has ended."""
+    with suppress(psutil.NoSuchProcess):  # a zombie as well
+        return " ".join(process.cmdline())
+    return ""
 
 
 def _session_of(pid: int) -> int | None:

@@ -4,7 +4,6 @@ import random
 import signal
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import orjson
 import psutil
 import pytest
 
-from tests.e2e.real_server import RealServer, open_stream, wait_until
+from tests.e2e.real_server import RealServer, command_of, open_stream, wait_until
 
 
 @dataclass(frozen=True)
@@ -122,10 +121,8 @@ class LoadingServer(RealServer):
 
 
 def _is_engine(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        command = " ".join(process.cmdline())
-        return "EngineCore" in command or "multiprocessing.spawn" in command
-    return False
+    command = command_of(process)
+    return "EngineCore" in command or "multiprocessing.spawn" in command
 
 
 _LAYOUTS: Mapping[str, Mapping[str, Any]] = {

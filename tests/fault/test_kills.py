@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e.real_cache import Reply, ask, count_in_tier, picture_part, start
 from tests.e2e.real_media import text, video
-from tests.e2e.real_server import RealServer, make_request, wait_until
+from tests.e2e.real_server import RealServer, command_of, make_request, wait_until
 
 QUESTION = text("What is it?")
 _START_TIMEOUT_S = 300
@@ -95,7 +95,7 @@ def kill(server: RealServer, name: str) -> None:
     """All processes of the server that are called so; there may be none."""
     for process in server.process.children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if name in " ".join(process.cmdline()):
+            if name in command_of(process):
                 process.kill()
 
 

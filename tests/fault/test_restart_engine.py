@@ -16,7 +16,14 @@ import pytest
 from demo.embedded import EMBEDDED_CHECKPOINT
 from tests.e2e.real_cache import Reply, ask, picture_part, start
 from tests.e2e.real_media import text
-from tests.e2e.real_server import MODEL_NAME, RealServer, make_request, open_stream, wait_until
+from tests.e2e.real_server import (
+    MODEL_NAME,
+    RealServer,
+    command_of,
+    make_request,
+    open_stream,
+    wait_until,
+)
 from tests.lora_adapters import make_adapter
 
 QUESTION = text("What is it?")
@@ -233,14 +240,14 @@ def test_any_process_of_several_may_die(
     with RealServer(hybrid_checkpoint, tmp_path / "log", max_model_len=256, **options) as server:
         before = server.ask("hi").choices[0].message.content
         old = server.process.children(recursive=True)
-        named = [process for process in old if victim in " ".join(process.cmdline())]
-        assert len(named) == 1, [process.cmdline() for process in old]
+        named = [process for process in old if victim in command_of(process)]
+        assert len(named) == 1, [command_of(process) for process in old]
         num_queues = len(find_queues() - queues)
         named[0].kill()
         wait_until(lambda: find_code(server) is not None)
         wait_until(lambda: find_code(server) is None, _START_TIMEOUT_S)
         assert server.ask("hi").choices[0].message.content == before
-        left = [p for p in old if p.is_running() and "VLLM" in " ".join(p.cmdline())]
+        left = [process for process in old if "VLLM" in command_of(process)]
         assert left == []
         assert len(find_queues() - queues) == num_queues > 0
     assert find_queues() <= queues

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -172,6 +173,20 @@ def test_killed_worker_fails_its_own_video_only(decoder: VideoDecoder, video: by
         list(stream.frames((0, 1)))
     assert decode(decoder, video, (0,))[0].num_frames == 48
     assert pid not in worker_pids()
+
+
+def test_worker_killed_while_it_starts_fails_no_video(decoder: VideoDecoder, video: bytes) -> None:
+    def kill_first() -> None:
+        while not (pids := worker_pids()):
+            time.sleep(0.005)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_first)
+    killer.start()
+    _, frames = decode(decoder, video, (3,))
+    killer.join()
+    assert frame_number(frames[0]) == 3
 
 
 def test_stalled_worker_is_ended_at_the_deadline(video: bytes) -> None:

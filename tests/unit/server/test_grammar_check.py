@@ -25,6 +25,7 @@ class FakeWorker:
     verdicts: ClassVar[dict[str, Verdict | Exception]]
     gate: ClassVar[asyncio.Event]
     start_error: ClassVar[Exception | None]
+    num_failing_starts: ClassVar[int]
 
     def __init__(self, options: tuple[Any, ...]) -> None:
         self.options = options
@@ -36,6 +37,9 @@ class FakeWorker:
     async def start(cls, *options: Any) -> "FakeWorker":
         if cls.start_error is not None:
             raise cls.start_error
+        if cls.num_failing_starts:
+            cls.num_failing_starts -= 1
+            raise RuntimeError("killed")
         cls.started.append(cls(options))
         return cls.started[-1]
 
@@ -55,6 +59,7 @@ class FakeWorker:
 @pytest.fixture(autouse=True)
 def worker_class(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeWorker]]:
     FakeWorker.started, FakeWorker.verdicts, FakeWorker.start_error = [], {}, None
+    FakeWorker.num_failing_starts = 0
     FakeWorker.gate = asyncio.Event()
     FakeWorker.gate.set()
     monkeypatch.setattr(grammar_check, "_Worker", FakeWorker)
@@ -268,6 +273,14 @@ async def test_a_worker_that_was_killed_between_two_checks_costs_no_request(
     await checker.check(grammar("second"))
     assert [worker.judged for worker in FakeWorker.started] == [["first"], ["second"]]
     assert FakeWorker.started[0].ended  # reaped
+
+
+async def test_a_worker_that_was_killed_while_it_started_costs_no_request(
+    checker: GrammarChecker,
+) -> None:
+    FakeWorker.num_failing_starts = 1
+    await checker.check(grammar("first"))
+    assert judged() == ["first"]
 
 
 async def test_a_worker_that_does_not_start_is_tried_again(checker: GrammarChecker) -> None:
