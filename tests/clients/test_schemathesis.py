@@ -64,4 +64,5 @@ def test_every_operation_keeps_its_promises(server: Server, tmp_path: Path) -> N
 def test_operations_that_a_setting_turns_on_keep_theirs(
     operators_server: Server, tmp_path: Path
 ) -> None:
-    run_schemathesis(operators_server, tmp_path, "--include-path-regex", OPTIONAL)
+    phases = "--phases=coverage,fuzzing"  # no links lead to or from them
+    run_schemathesis(operators_server, tmp_path, f"--include-path-regex={OPTIONAL}", phases)
