@@ -21,6 +21,9 @@ from server.settings import EngineSettings, SettingsError
 _GIB = 1024**3
 _PREFILL_SCHEDULER = "server.vllm_scheduler.make_scheduler"
 _PLAIN_SCHEDULER = "server.vllm_scheduler.make_plain_scheduler"
+# oneDNN keeps a kernel for each shape that it has met, 1,024 by default. With the demo model these
+# took 300 MB more within 10,000 requests; 256 are as fast, 64 halve the throughput.
+_ONEDNN_KERNELS = 256
 _FIT_MEMORY = -1  # vLLM: the longest context that the KV cache holds
 
 
@@ -210,6 +213,8 @@ def set_engine_environment(
     """What vLLM reads from the environment. Args: run_folder: for its sockets."""
     if is_cpu(settings) and args.enforce_eager:
         _disable_compilation()
+    if is_cpu(settings):
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_ONEDNN_KERNELS))
     if is_cpu(settings) and num_workers(settings) > 1:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _split_cores(settings))
     if settings.nnodes > 1:
