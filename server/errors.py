@@ -3,6 +3,7 @@
 ServeError
 ├── ClientError
 │   ├── InvalidRequest          the body does not say what it must, or asks for what is not offered
+│   ├── AmbiguousLength         two headers say differently where the body ends
 │   ├── Unauthorized            no API key that counts
 │   ├── Forbidden               not for web pages, or not for this API key
 │   ├── RateLimited             the API key has used up what it may ask for, for now
@@ -71,6 +72,10 @@ class ClientError(ServeError):
 
 
 class InvalidRequest(ClientError):
+    pass
+
+
+class AmbiguousLength(ClientError):
     pass
 
 
@@ -153,6 +158,7 @@ class NotReady(ServerError):
 
 _STATUS: Mapping[type[Exception], int] = {
     InvalidRequest: 400,
+    AmbiguousLength: 400,
     Unauthorized: 401,
     Forbidden: 403,
     NotFound: 404,
@@ -196,6 +202,9 @@ def describe_error(error: Exception, request_id: str) -> ErrorAnswer:
     status = status_of(error)
     if isinstance(error, RateLimited):
         return _describe_rate_limit(error, status)
+    if isinstance(error, AmbiguousLength):
+        body = _answer(status, error.message, error.code).body
+        return ErrorAnswer(status, body, {"Connection": "close"})
     if isinstance(error, ServeError | MediaError):
         return _answer(status, error.message, error.code, error.param)
     if isinstance(error, InvalidSampling):

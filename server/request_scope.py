@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import describe_error
+from server.errors import AmbiguousLength, describe_error
 from server.request_log import RequestLog, add_fields, logged
 
 REQUEST_ID_HEADER = "x-request-id"
@@ -50,6 +50,7 @@ class RequestScope:
             await send(message)
 
         try:
+            _check_length(Headers(scope=scope))
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
             log.has_lost_client = True  # nobody is left to answer
@@ -59,6 +60,15 @@ class RequestScope:
             describe = scope["state"].get("describe_error")
             response = error_response(error, request_id, describe)
             await response(scope, receive, send_with_id)
+
+
+def _check_length(headers: Headers) -> None:
+    """A proxy may go by one header, h11 by the other: what is a body to one is a request to the
+    other. Raises: AmbiguousLength, after which the connection is closed.
+    """
+    if "transfer-encoding" in headers and "content-length" in headers:
+        message = "a request must not have both Transfer-Encoding and Content-Length"
+        raise AmbiguousLength(message, "ambiguous_length")
 
 
 def error_response(

@@ -289,6 +289,19 @@ async def test_a_body_that_goes_on_behind_its_answer_does_not_keep_a_connection_
         writer.close()
 
 
+async def test_a_request_hidden_behind_two_lengths_is_not_answered() -> None:
+    async with listen(Server()) as http:
+        reader, writer = await connect(http)
+        head = b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        lengths = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head + lengths + b"0\r\n\r\n" + KEEP_ALIVE)
+        async with asyncio.timeout(HANG_S):
+            answers = await reader.read(-1)
+        assert answers.startswith(b"HTTP/1.1 400 ") and answers.count(b"HTTP/1.1") == 1
+        assert b"ambiguous_length" in answers
+        writer.close()
+
+
 @pytest.mark.parametrize("is_second", [False, True])
 async def test_a_request_under_way_keeps_its_connection(is_second: bool) -> None:
     server = with_limits(header_timeout_s=0.1)

@@ -142,10 +142,10 @@ def _bad_chunks() -> Iterator[RawRequest]:
         headers = b"transfer-encoding: " + coding + b"\r\n"
         yield RawRequest(f"the coding {coding!r}", post(headers, chunk(_BODY) + end), (400,))
     both = b"content-length: 4\r\ntransfer-encoding: chunked\r\n"
-    yield RawRequest("a length and chunks", post(both, chunk(_BODY) + end), (200,))
+    yield RawRequest("a length and chunks", post(both, chunk(_BODY) + end), (400,))
     smuggled = get(b"/metrics")
     yield RawRequest(
-        "a request in what a length hides", post(both, chunk(_BODY) + end + smuggled), (200,)
+        "a request in what a length hides", post(both, chunk(_BODY) + end + smuggled), (400,)
     )
 
 
