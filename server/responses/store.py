@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -51,9 +51,10 @@ class _Held:
 
 
 class ResponseStore:
-    """Responses by client and id; the least recently used ones go first. Not thread-safe.
+    """Responses by client and id. Not thread-safe.
 
-    Responses that go on with one another share the messages, whose bytes count once.
+    Of the client that holds most, the least recently used ones go first: nobody can drive out what
+    others keep. Responses that go on with one another share the messages, whose bytes count once.
 
     Args:
         max_bytes: 0 keeps nothing.
@@ -71,7 +72,7 @@ class ResponseStore:
         self._ends: OrderedDict[Key, float] = OrderedDict()  # in the order of their time
         self._items: dict[Key, Key] = {}  # an output item's key -> its response's
         self._held: dict[int, _Held] = {}  # by the id of the message
-        self._num_bytes = 0
+        self._num_bytes: Counter[str] = Counter()  # by client
 
     @property
     def is_on(self) -> bool:
@@ -80,7 +81,7 @@ class ResponseStore:
     @property
     def num_bytes(self) -> int:
         """What is held, about."""
-        return self._num_bytes
+        return self._num_bytes.total()
 
     def put(self, client: str, response_id: str, kept: KeptResponse) -> bool:
         """Keep it, if it fits at all. Returns: whether it is kept."""
@@ -92,13 +93,14 @@ class ResponseStore:
         self._kept[key] = kept
         self._ends[key] = self._now() + self._ttl_s
         self._items.update(((client, item_id), key) for item_id in kept.item_ids)
-        self._num_bytes += kept.own_bytes
+        self._num_bytes[client] += kept.own_bytes
         for message, one in zip(kept.messages, held, strict=True):
-            self._num_bytes += 0 if one.num_users else one.num_bytes
+            self._num_bytes[client] += 0 if one.num_users else one.num_bytes
             one.num_users += 1
             self._held[id(message)] = one
-        while self._num_bytes > self._max_bytes:
-            self._remove(next(iter(self._kept)))
+        while self.num_bytes > self._max_bytes:
+            largest, _ = self._num_bytes.most_common(1)[0]
+            self._remove(next(key for key in self._kept if key[0] == largest))
         return True
 
     def get(self, client: str, response_id: str) -> KeptResponse | None:
@@ -131,13 +133,16 @@ class ResponseStore:
         del self._ends[key]
         for item_id in kept.item_ids:
             del self._items[key[0], item_id]
-        self._num_bytes -= kept.own_bytes
+        client, _ = key
+        self._num_bytes[client] -= kept.own_bytes
         for message in kept.messages:
             one = self._held[id(message)]
             one.num_users -= 1
             if not one.num_users:
                 del self._held[id(message)]
-                self._num_bytes -= one.num_bytes
+                self._num_bytes[client] -= one.num_bytes
+        if not self._num_bytes[client]:
+            del self._num_bytes[client]
 
 
 def count_bytes(value: object) -> int:

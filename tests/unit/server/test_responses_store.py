@@ -96,6 +96,17 @@ def test_least_recently_used_response_goes_first():
     assert store.num_bytes == 2 * one
 
 
+def test_a_client_that_keeps_much_drives_out_nothing_but_its_own():
+    store = ResponseStore(4 * size_of(make_kept("m0")), 60.0)
+    store.put("modest", "m0", make_kept("m0"))
+    for index in range(8):
+        store.put("greedy", f"g{index}", make_kept(f"g{index}"))
+    assert store.get("modest", "m0") is not None
+    assert [store.get("greedy", f"g{index}") is not None for index in range(8)] == (
+        [False] * 5 + [True] * 3
+    )
+
+
 def test_response_larger_than_the_store_drives_nothing_out():
     store = ResponseStore(size_of(make_kept("a")) + 10, 60.0)
     store.put("tenant", "a", make_kept("a"))
