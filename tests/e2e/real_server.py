@@ -156,7 +156,8 @@ class ServerProcess:
     def _is_ready(self) -> bool:
         try:
             return self.http.get(self.ready_path).status_code == 200
-        except httpx.ConnectError:  # it writes its address before it listens
+        # it writes its address before it listens, and closes what seemed idle while it was busy
+        except (httpx.ConnectError, httpx.RemoteProtocolError):
             return False
 
     def _remaining(self) -> list[psutil.Process]:
