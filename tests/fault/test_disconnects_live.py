@@ -216,7 +216,7 @@ async def test_client_that_goes_away_ends_the_fetching_of_its_media() -> None:
     """No server here has an address that is fetched from, so this one has a fetcher that waits."""
     server, is_fetching, is_over = Server(), asyncio.Event(), asyncio.Event()
 
-    async def fetch(url: str, *, max_bytes: int, param: str) -> bytes:
+    async def fetch(url: str, **_: object) -> bytes:
         is_fetching.set()
         try:
             await asyncio.Event().wait()
@@ -224,7 +224,7 @@ async def test_client_that_goes_away_ends_the_fetching_of_its_media() -> None:
             is_over.set()
         return b""
 
-    server.fetcher.fetch = fetch  # type: ignore[method-assign]
+    server.fetcher.fetch = fetch  # type: ignore[assignment]
     left = asyncio.Event()
     body = json.dumps(make_body([image_part("https://example.org/a.png")])).encode()
     messages = [{"type": "http.request", "body": body}]
@@ -241,9 +241,10 @@ async def test_client_that_goes_away_ends_the_fetching_of_its_media() -> None:
     headers = [(b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers}
     asked = asyncio.create_task(server.app({**scope, "query_string": b""}, receive, send))
-    await is_fetching.wait()
-    left.set()
-    await asked
+    async with asyncio.timeout(_HANG_S):
+        await is_fetching.wait()
+        left.set()
+        await asked
     assert is_over.is_set() and server.engine.requests == []
     assert server.sample("qwen3vl_requests_in_flight") == 0
 
