@@ -16,6 +16,7 @@ RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
 _WORDS = ("how", "many", "red", "circles", "are", "left", "of", "large", "blue", "squares", "shown")
 _SIDES = (32, 64, 96)
 _NUM_KNOWN = 12
+_NUM_SCHEMAS = 64
 _CLIP_FRAMES = 8
 _PREFIX_CHARS = len("data:image/jpeg;base64,")
 # how a client behaves: reads all; goes away after the first bytes of the answer, or in the middle
@@ -118,8 +119,8 @@ class Kinds:
         return SoakRequest(CHAT, body)
 
     def schema(self) -> SoakRequest:
-        """A new one each time: what is compiled for it must be forgotten."""
-        properties = {f"{self._word()}{self._random.randrange(10**6)}": {"type": "integer"}}
+        """One of few: the worker that tries them keeps up to 128 MiB of what it has compiled."""
+        properties = {f"name{self._random.randrange(_NUM_SCHEMAS)}": {"type": "integer"}}
         schema = {"type": "object", "properties": properties, "additionalProperties": False}
         form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
         body = self._chat(self._question(), response_format=form, max_tokens=24)
