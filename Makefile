@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE ?= 1
 # Spinning threads of one test's engine would slow down the next one's.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup serve test test-all test-clients bench-stock check format clean
+.PHONY: help setup serve test test-all fuzz test-clients bench-stock check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -38,6 +38,12 @@ test: setup  ## the tests that fit into 20 minutes on two cores
 
 test-all: setup $(SCALING)/.installed  ## every test that runs without a GPU
 	$(PY) -m pytest
+
+fuzz: setup  ## look for new examples that break a parser, for some 20 minutes
+	$(PY) -m pytest tests/fault/fuzz --hypothesis-profile long --ignore tests/fault/fuzz/test_atheris.py --timeout 3000
+	for target in $$($(PY) -c "from tests.fault.fuzz.atheris_targets import TARGETS; print(*TARGETS)"); do \
+		$(PY) -m tests.fault.fuzz.atheris_targets $$target -max_total_time=60 || exit 1; \
+	done
 
 # Ray and a router, for those tests and benchmarks alone that put the folder on PYTHONPATH: where
 # vLLM finds Ray, it imports it, and starts later.

@@ -1,6 +1,6 @@
 """How long hypothesis looks: the same few examples in every run, or many new ones.
 
-`pytest tests/fault/fuzz --hypothesis-profile long` does the latter; test_fuzz_longer.py runs it.
+`make fuzz` does the latter.
 """
 
 from hypothesis import settings

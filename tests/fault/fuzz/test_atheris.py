@@ -49,13 +49,6 @@ def test_nothing_is_found_in_a_short_time(target: str, tmp_path: Path) -> None:
     assert found is None, found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
-def test_nothing_is_found_in_a_longer_time(target: str, tmp_path: Path) -> None:
-    found = fuzz(tmp_path, "-m", MODULE, target, seconds=30)
-    assert found is None, found
-
-
 def test_what_is_found_is_told_with_its_bytes(tmp_path: Path) -> None:
     """Or else the tests above could not fail."""
     found = fuzz(tmp_path, "-c", BROKEN, "broken", "-runs=10", seconds=5)
