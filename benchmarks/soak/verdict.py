@@ -56,7 +56,8 @@ def judge(
     steady = [sample for sample in samples if sample.num_requests >= warm_up_requests]
     roles = sorted({role for sample in steady for role in sample.uses})
     series = [_judge_series(steady, role, quantity) for role in roles for quantity in LIMITS]
-    return SoakVerdict(series, unexpected, samples[-1].num_in_flight if samples else None)
+    # `asdict` cannot copy a Counter
+    return SoakVerdict(series, dict(unexpected), samples[-1].num_in_flight if samples else None)
 
 
 def _judge_series(samples: Sequence[Sample], role: str, quantity: str) -> SeriesVerdict:

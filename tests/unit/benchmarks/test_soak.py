@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -152,7 +153,7 @@ def test_the_bytes_of_a_folder_are_those_of_its_files(tmp_path: Path):
 
 def test_results_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     samples = make_samples(leak(MIB), num=50)
-    run = SoakRun(150.0, samples, {"text: 200": 3}, {"text: 500": 1})
+    run = SoakRun(150.0, samples, Counter(["text: 200"]), Counter(["text: 500"]))
     verdict = judge(samples, WARM_UP, run.unexpected)
     write(tmp_path, run, verdict, WARM_UP)
     show(run, verdict)
