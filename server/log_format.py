@@ -84,9 +84,9 @@ def _values(record: logging.LogRecord) -> dict[str, Any]:
         values["at"] = place(record.pathname, record.lineno)
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
-        values |= describe_exception(error)
         if record.msg in _EXPLAINED:
-            values["reason"] = str(error)
+            values["reason"] = str(error)  # before the trace, which is long
+        values |= describe_exception(error)
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -132,4 +132,4 @@ def test_a_split_that_cuts_deepstack_is_refused(hybrid_checkpoint: Path) -> None
     )
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 1
-    assert "the first pipeline stage holds 2 layers, but DeepStack feeds the first 3" in done.stdout
+    assert "the first pipeline stage holds 2 layers, but DeepStack feeds the first 3" in done.stderr
