@@ -16,4 +16,4 @@ def test_the_server_ends_and_names_the_quantisation(tmp_path: Path) -> None:
     expected = (
         "the checkpoint's quantisation compressed-tensors on this cpu: Failed to find a kernel"
     )
-    assert expected in done.stdout
+    assert expected in done.stderr
