@@ -14,6 +14,8 @@ from tests.e2e.real_cache import picture_part
 from tests.e2e.real_media import image, text, video
 from tests.e2e.real_server import RealServer, make_request, open_stream, wait_until
 
+pytestmark = pytest.mark.slow
+
 _NUM_WORKERS = 2
 _QUESTIONS = (
     "What is the capital of France?",

@@ -29,6 +29,8 @@ from tests.e2e.real_cache import (
 from tests.e2e.real_media import text
 from tests.e2e.real_server import RealServer, wait_until
 
+pytestmark = pytest.mark.slow
+
 # The device holds 7 pictures, the host tier about as much, the disk tier half of all that is sent.
 OPTIONS = {"max_model_len": 512, "max_num_batched_tokens": 256, "device_bytes": 1}
 BUDGETS = {"host": 1_000_000, "disk": 1_600_000}
@@ -234,7 +236,6 @@ def test_every_answer_of_a_short_history_is_that_without_a_cache(
     assert_seen(history)
 
 
-@pytest.mark.slow
 def test_every_answer_of_a_long_history_is_that_without_a_cache(
     tmp_path: Path, cacheless: RealServer
 ):

@@ -63,13 +63,16 @@ def test_torch_records_the_steps_and_the_vision_tower(profiled: RealServer) -> N
 
 
 def test_py_spy_samples_server_and_engine(profiled: RealServer) -> None:
-    start(profiled, tool="py-spy")
-    for max_pixels in range(60_000, 260_000, 5_000):  # sizes that are not in the cache
-        ask_for_image(profiled, max_pixels=max_pixels)
-    (path,) = stop(profiled).values()
-    files = read_files(path)
-    assert VISION_TOWER in files
-    assert "server/endpoint.py" in files
+    expected, seen = {VISION_TOWER, "server/endpoint.py"}, set[str]()
+    for first in (60_000, 61_000, 62_000):  # on a busy machine one profile has too few samples
+        start(profiled, tool="py-spy")
+        for max_pixels in range(first, first + 200_000, 5_000):  # sizes that are not in the cache
+            ask_for_image(profiled, max_pixels=max_pixels)
+        (path,) = stop(profiled).values()
+        seen |= read_files(path)
+        if expected <= seen:
+            break
+    assert expected <= seen
     profiled.ask("still here")
 
 

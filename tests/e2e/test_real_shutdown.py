@@ -132,6 +132,7 @@ _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("layout", _LAYOUTS)
 def test_a_signal_during_the_start_ends_it(

@@ -12,6 +12,8 @@ from model_executor.sizing.model_shape import read_model_shape
 from model_executor.sizing.parallel_layout import ParallelLayout
 from model_executor.sizing.weights import stage_weights
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CASES = [
     pytest.param("2B", ParallelLayout(), 0, id="one device"),

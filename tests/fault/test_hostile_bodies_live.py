@@ -11,6 +11,8 @@ from tests.fault.bodies import HOSTILE_BODIES, MESSAGES, VALID, HostileBody
 from tests.fault.live import LiveServer, assert_refused, start_live
 from tests.fault.raw_requests import RAW_REQUESTS, RawRequest, exchange
 
+pytestmark = pytest.mark.slow
+
 _MAX_ANSWER_BYTES = 4000
 
 

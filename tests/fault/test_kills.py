@@ -19,6 +19,8 @@ from tests.e2e.real_cache import Reply, ask, count_in_tier, picture_part, start
 from tests.e2e.real_media import text, video
 from tests.e2e.real_server import RealServer, command_of, make_request, wait_until
 
+pytestmark = pytest.mark.slow
+
 QUESTION = text("What is it?")
 _START_TIMEOUT_S = 300
 _ANSWER_TIMEOUT_S = 300

@@ -14,6 +14,8 @@ import pytest
 from server.open_files import raise_file_limit
 from tests.e2e.real_server import RealServer, make_request, wait_until
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024**2
 NUM_IDLE = 1000
 NUM_UPLOADS = 200

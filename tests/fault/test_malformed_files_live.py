@@ -23,6 +23,8 @@ from tests.fault.live import (
     start_live,
 )
 
+pytestmark = pytest.mark.slow
+
 _TIMEOUT_S = 8
 _PROBE_CHARACTERS = 24
 

@@ -26,6 +26,8 @@ from tests.e2e.real_server import (
 )
 from tests.lora_adapters import make_adapter
 
+pytestmark = pytest.mark.slow
+
 QUESTION = text("What is it?")
 ENDLESS = {"max_tokens": 900, "ignore_eos": True}
 _START_TIMEOUT_S = 300
@@ -211,7 +213,6 @@ def test_sigterm_during_a_restart_ends_the_server_orderly(
     assert "the engine runs again" not in server.log[len(log_before) :]
 
 
-@pytest.mark.slow
 def test_an_engine_that_does_not_start_again_ends_the_server(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(EMBEDDED_CHECKPOINT, checkpoint)
@@ -230,7 +231,6 @@ def is_over(server: RealServer) -> bool:
     return server.process.status() == psutil.STATUS_ZOMBIE
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["EngineCore", "Worker_TP1"])
 def test_any_process_of_several_may_die(
     hybrid_checkpoint: Path, tmp_path: Path, victim: str
