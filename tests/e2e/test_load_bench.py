@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+pytestmark = pytest.mark.slow
+
 _PROGRAM = str(Path(sys.executable).with_name("qwen3vl-serve"))
 _FAKE = [sys.executable, "-m", "benchmarks.load.fake_server", "--port", "{port}"]
 
@@ -133,7 +135,6 @@ def test_two_servers_get_the_same_requests_and_a_ratio(tmp_path: Path) -> None:
     assert all(end <= start for (_, end), (start, _) in pairwise(ordered))
 
 
-@pytest.mark.slow
 def test_the_highest_rate_is_that_of_the_server(tmp_path: Path) -> None:
     """Four places of 0.1 s are 40 requests/s."""
     server = fake("--ttft-ms", "100", "--itl-ms", "1", "--max-concurrent", "4")

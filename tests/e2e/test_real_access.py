@@ -28,6 +28,8 @@ from tests.e2e.real_server import (
 )
 from tests.fake_backend import assert_error
 
+pytestmark = pytest.mark.slow
+
 CHAT = "/v1/chat/completions"
 
 

@@ -42,7 +42,7 @@ _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 # a minute together; the last one has seven processes
-_SLOW = ("vision-data", "data and expert", "data, tensor and expert")
+_SLOW = ("vision-data", "data", "data and expert", "data, tensor and expert")
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ from model_executor.parity_cases import CaseBuilder
 from tests.quantised_checkpoints import SPEC, QuantisedCheckpoint, build_quantised, hub_linears
 from tests.quantised_kinds import FP8_MAX, KINDS
 
+pytestmark = pytest.mark.slow
+
 NUM_TOKENS = 12
 # Weights only: both multiply the same bfloat16 numbers, in kernels that sum in different orders.
 # Measured: 0.0103.

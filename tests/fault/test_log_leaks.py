@@ -21,6 +21,8 @@ from PIL import Image, PngImagePlugin
 from tests.e2e.real_server import RealServer, make_request, open_stream, wait_until
 from tests.fault import faulty_server
 
+pytestmark = pytest.mark.slow
+
 WORDS = {
     place: f"{place}Qx7vKz93"
     for place in (

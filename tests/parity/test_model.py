@@ -104,6 +104,7 @@ def test_a_fully_cached_image_needs_no_pixels_again(
     assert_equal(case, ours, reference("dense").run(case, NUM_TOKENS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense", "moe"])
 def test_a_compiled_backbone_gives_the_same(
     name: str,
