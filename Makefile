@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE ?= 1
 # Spinning threads of one test's engine would slow down the next one's.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup serve test test-all fuzz test-clients bench-stock check format clean
+.PHONY: help setup serve test test-all test-failed fuzz test-clients bench-stock check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -33,11 +33,22 @@ $(VENV)/.installed: requirements/cpu.lock requirements/dev.lock pyproject.toml
 serve: setup  ## serve the demo model on 127.0.0.1:$(PORT)
 	$(VENV)/bin/qwen3vl-serve serve demo --port $(PORT)
 
+# Two at once where no test watches processes, memory or the clock of a real server.
+SIDE_BY_SIDE := -n 2 --dist loadfile tests/unit tests/parity tests/engine tests/gpu
+ONE_BY_ONE := tests/e2e tests/fault
+
 test: setup  ## the tests that fit into 20 minutes on two cores
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" $(SIDE_BY_SIDE)
+	$(PY) -m pytest -m "not slow" $(ONE_BY_ONE)
 
 test-all: setup $(SCALING)/.installed  ## every test that runs without a GPU
-	$(PY) -m pytest
+	status=0; \
+	$(PY) -m pytest $(SIDE_BY_SIDE) || status=1; \
+	$(PY) -m pytest $(ONE_BY_ONE) || status=1; \
+	exit $$status
+
+test-failed: setup $(SCALING)/.installed  ## the tests that failed last, once more
+	$(PY) -m pytest --last-failed --last-failed-no-failures none
 
 fuzz: setup  ## look for new examples that break a parser, for some 20 minutes
 	$(PY) -m pytest tests/fault/fuzz --hypothesis-profile long --ignore tests/fault/fuzz/test_atheris.py --timeout 3000

@@ -140,8 +140,8 @@ def test_the_highest_rate_is_that_of_the_server(tmp_path: Path) -> None:
     server = fake("--ttft-ms", "100", "--itl-ms", "1", "--max-concurrent", "4")
     document = last_document(
         bench(
-            *("--command", server, "--ramp", "--slo", "ttft_p90=400ms", "--request-rate", 10),
-            *("--num-requests", 150, "--output-tokens", 1, "--output-dir", tmp_path),
+            *("--command", server, "--ramp", "--slo", "ttft_p90=400ms", "--request-rate", 15),
+            *("--num-requests", 90, "--output-tokens", 1, "--output-dir", tmp_path),
             *("--seed", 1),
         )
     )

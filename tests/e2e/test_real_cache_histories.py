@@ -240,5 +240,5 @@ def test_every_answer_of_a_long_history_is_that_without_a_cache(
     tmp_path: Path, cacheless: RealServer
 ):
     history = History(100, tmp_path, cacheless)
-    history.run(num_actions=400, num_starts=4)
+    history.run(num_actions=240, num_starts=4)
     assert_seen(history)

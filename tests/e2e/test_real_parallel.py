@@ -23,6 +23,7 @@ _QUESTIONS: Sequence[Any] = (
     [image(max_pixels=100_000), image(), text("Which one is larger?")],
     [video(max_pixels=40_000), image("coffee_wide.png", max_pixels=80_000), text("What moves?")],
 )
+LAST_QUESTION = _QUESTIONS[-1]
 _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "tensor": {"tensor_parallel_size": 2},
     "expert": {"tensor_parallel_size": 2, "enable_expert_parallel": True},

@@ -128,7 +128,6 @@ def test_two_processes_give_the_tokens_of_one(
     num_encoded = encoder.sample(_ENCODED_ITEMS)
     assert encoder.sample(_ENCODED_ITEMS, modality="image") == 4
     assert encoder.sample(_ENCODED_ITEMS, modality="video") > 1
-    assert encoder.sample("qwen3vl_encoder_batches_total") < num_encoded
     assert language.sample("qwen3vl_vision_cache_encoded_total") == 0
     # by now all pictures are known
     assert answers(language) == expected

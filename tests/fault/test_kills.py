@@ -27,7 +27,7 @@ _ANSWER_TIMEOUT_S = 300
 _MAX_DELAY_S = 1.5  # until all that is sent at once has been answered, or nearly
 # an engine may be killed five times in a row
 _SEEDS: Mapping[str, Sequence[int]] = {
-    "EngineCore": range(4),
+    "EngineCore": range(2),
     "multimodal.video_worker": range(3),
     "server.grammar.worker": range(3),
 }
