@@ -114,9 +114,33 @@ def _chat(argv: Sequence[str]) -> int:
     return main(argv)
 
 
+def _doctor(argv: Sequence[str]) -> int:
+    from server.commands.doctor import main
+
+    return main(argv, _plan_as_json)
+
+
+def _plan_as_json(argv: Sequence[str]) -> dict[str, Any]:
+    """Raises: OSError, ValueError for what cannot be planned."""
+    from demo.embedded import EMBEDDED_CHECKPOINT
+    from model_executor.sizing.cli import make_plan, parser
+    from model_executor.sizing.model_shape import UnknownModel
+    from model_executor.sizing.report import to_json
+    from multimodal.errors import MediaError
+
+    arguments = parser().parse_args(argv)
+    is_demo = arguments.model == EMBEDDED_MODEL
+    source = str(EMBEDDED_CHECKPOINT) if is_demo else arguments.model
+    try:
+        return to_json(make_plan(arguments, source))
+    except (UnknownModel, MediaError) as error:
+        raise ValueError(str(error)) from error
+
+
 # With what they are for. They have parsers of their own, and import what they need.
 _OWN_PARSERS = {
     "chat": ("talk to a running server in the terminal", _chat),
+    "doctor": ("check this machine, and say what to change", _doctor),
     "plan": ("memory, layout and arguments for a model", _plan),
     "cache": ("the vision cache's files: ls, stats, verify, clear", _cache),
     "keys": ("API keys: add, list, remove", _keys),
