@@ -19,8 +19,8 @@ from multimodal.vision_directory import (
     list_entries,
     remove_entries,
 )
-from server.commands.units import format_age, format_bytes
 from server.settings import SettingsError, load_settings
+from server.units import format_age, format_bytes
 
 _SHORT = 12  # digits of a key or a namespace that tell it from others
 _COLUMNS = ("KEY", "NAMESPACE", "SIZE", "USED", "TOKENS x WIDTH", "DTYPE")

@@ -13,8 +13,8 @@ from typing import Any, TextIO
 from server.commands.chat_client import ChatClient, ChatError
 from server.commands.chat_conversation import Conversation, FileRefused, MediaKind
 from server.commands.terminal import AnswerPrinter, make_harmless
-from server.commands.units import format_bytes
 from server.settings import client_api_key
+from server.units import format_bytes
 
 _DEFAULT_URL = "http://127.0.0.1:8000"
 _PROMPT = "> "
