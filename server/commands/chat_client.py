@@ -29,10 +29,12 @@ class Piece:
 
 
 class ChatClient:
-    """Args: url: of the server, with or without `/v1`. Raises: ChatError if it is none."""
+    """Args: url: of the server, with or without `/v1`. Raises: ChatError if it or the key is none."""
 
     def __init__(self, url: str, api_key: str | None) -> None:
         self._url = url.rstrip("/").removesuffix("/v1")
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+            raise ChatError("the API key holds characters that no key has")
         headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
         timeout = httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
         with self._explained():

@@ -2,13 +2,17 @@
 
 import io
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server.commands.chat import describe_usage
-from server.commands.chat_client import ChatError, read_events
+from server.commands.chat_client import ChatClient, ChatError, read_events
 from server.commands.chat_conversation import Conversation, FileRefused
 from server.commands.terminal import AnswerPrinter, make_harmless
 from server.settings import client_api_key, load_settings
@@ -139,3 +143,67 @@ def test_the_key_of_the_environment_is_no_setting_of_the_server(
     monkeypatch.setenv("QWEN3VL_API_KEY", "first")
     assert client_api_key() == "first"
     load_settings(None, {})  # which refuses variables that it does not know
+
+
+class FakeServer(BaseHTTPRequestHandler):
+    """Answers every request with what `answer` holds, and keeps the key that came with it."""
+
+    answer: tuple[int, bytes] = (200, b"")
+    key: str | None = None
+
+    def do_GET(self) -> None:
+        type(self).key = self.headers["authorization"]
+        status, body = self.answer
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), FakeServer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (401, b'{"error": {"message": "no key"}}', r"no key \(401\); give an API key"),
+        (503, b'{"error": {"message": "loading"}}', r"loading \(503\)$"),
+        (502, b"<html>", r"Bad Gateway \(502\)"),
+        (200, b"<html>", "does not answer as such a server does"),
+        (200, b'{"data": []}', "does not answer as such a server does"),
+    ],
+)
+def test_answers_that_are_none_are_told_in_words(
+    url: str, status: int, body: bytes, words: str
+) -> None:
+    FakeServer.answer = status, body
+    with closing(ChatClient(url, None)) as client, pytest.raises(ChatError, match=words):
+        client.find_model()
+
+
+def test_the_key_is_sent(url: str) -> None:
+    FakeServer.answer = 200, b'{"data": [{"id": "demo"}]}'
+    with closing(ChatClient(f"{url}/v1/", "sk-1")) as client:
+        assert client.find_model() == "demo"
+    assert FakeServer.key == "Bearer sk-1"
+
+
+@pytest.mark.parametrize("wrong", ["ftp://host", "http://host:port", "nothing"])
+def test_a_url_of_no_server_is_told(wrong: str) -> None:
+    with pytest.raises(ChatError, match="is not the URL"), closing(ChatClient(wrong, None)) as c:
+        c.find_model()
+
+
+def test_a_key_that_no_header_can_hold_is_refused() -> None:
+    with pytest.raises(ChatError, match="API key"):
+        ChatClient("http://127.0.0.1:1", "two\nlines")
