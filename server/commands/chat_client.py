@@ -29,7 +29,7 @@ class Piece:
 
 
 class ChatClient:
-    """Args: url: of the server, with or without `/v1`. Raises: ChatError if it or the key is none."""
+    """Args: url: of the server, with or without `/v1`. Raises: ChatError if that is no URL."""
 
     def __init__(self, url: str, api_key: str | None) -> None:
         self._url = url.rstrip("/").removesuffix("/v1")
