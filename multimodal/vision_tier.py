@@ -27,9 +27,9 @@ import torch
 from multimodal.decayed_rate import DecayedRate
 from multimodal.private_directory import check_private
 from multimodal.vision_entry import OVERHEAD_BYTES, DamagedEntry, read_entry, write_entry
+from multimodal.vision_file import MAX_ENTRY_BYTES
 from multimodal.vision_index import HEX, SUFFIX, TEMPORARY_SUFFIX, File, FileIndex, describe, walk
 
-_MAX_ENTRY_BYTES = 4 << 30  # more than any embedding: an image of 16.8 megapixels takes 0.7 GB
 _MAX_REJECTED = 4096
 _LOG_INTERVAL_S = 60
 _SCAN_INTERVAL_S = 60
@@ -106,7 +106,7 @@ class Tier:
         self._directory = directory
         self._prefix = f"{directory}{os.sep}"
         self._namespace = namespace
-        self._max_entry_bytes = min(max_bytes, _MAX_ENTRY_BYTES)
+        self._max_entry_bytes = min(max_bytes, MAX_ENTRY_BYTES)
         self._fsync = fsync
         self._clock = clock
         self._log = _Log(name, clock)

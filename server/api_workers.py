@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from server.app import create_app
+from server.loading_bar import loading_bar
 from server.run_folder import RunFolder
 from server.serve import CUT_AFTER_S, bind, load_backend, serve_app
 from server.settings import ServerSettings, Settings
@@ -56,12 +57,13 @@ def serve_with_workers(settings: Settings, model: str) -> int:
             try:
                 # the socket comes second: the engines would inherit it
                 with (
+                    loading_bar(settings, model, folder.path),
                     shared_engines(setup, settings.server.api_workers) as engines,
                     _listen(settings.server) as listening,
                 ):
                     ends.callback(engines.shutdown)
                     ends.callback(_end, workers, grace_s)
-                    start = partial(_start_worker, share(settings), setup, listening)
+                    start = partial(_start_worker, settings, setup, listening)
                     workers += map(start, engines.clients)
             except BaseException:
                 kill_children()  # while the engines load, neither they nor the workers can stop
@@ -177,12 +179,14 @@ def _run_worker(
 async def _serve_worker(
     settings: Settings, setup: "EngineSetup", listening: socket.socket, client: "EngineClient"
 ) -> int:
-    state = ServerState(settings)
+    shared = share(settings)
+    state = ServerState(shared)
     connect = partial(_connect, setup, client)
-    load = partial(load_backend, settings, setup.model, state.metrics, connect)
+    load = partial(load_backend, shared, setup.model, state.metrics, connect)
     watch = asyncio.create_task(_end_with(client.server_pid))
     try:
-        return await serve_app(create_app(state, load), state, listening)
+        app = create_app(state, load)
+        return await serve_app(app, state, listening, settings if client.index == 0 else None)
     finally:
         watch.cancel()
 

@@ -1,8 +1,9 @@
-"""The command line: `qwen3vl-serve serve MODEL`, `plan MODEL`, `check MODEL`, `keys`, `bench`."""
+"""The command line: `qwen3vl-serve serve MODEL`, `chat`, `plan MODEL`, `doctor` and so on."""
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,8 @@ _TRUTH_VALUES = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the process's exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["bench"]:  # it has a parser of its own, and needs none of the settings
-        return _bench(argv[1:])
-    if argv[:1] == ["plan"]:
-        return _plan(argv[1:])
-    if argv[:1] == ["keys"]:
-        return _keys(argv[1:])
+    if argv and argv[0] in _OWN_PARSERS:
+        return _run(_OWN_PARSERS[argv[0]][1], argv[1:])
     arguments = _parser().parse_args(_fill_switches(argv))
     set_library_defaults()
     if arguments.command == "check":
@@ -63,6 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     with RunFolder() as folder:
         share_metrics(folder.path)
         return _serve(settings)
+
+
+def _run(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    try:
+        status = command(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has had enough; Python would try again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
 
 
 def _serve(settings: Settings) -> int:
@@ -93,6 +100,52 @@ def _keys(argv: Sequence[str]) -> int:
     from server.access.key_commands import main
 
     return main(argv)
+
+
+def _cache(argv: Sequence[str]) -> int:
+    from server.commands.cache import main
+
+    return main(argv)
+
+
+def _chat(argv: Sequence[str]) -> int:
+    from server.commands.chat import main
+
+    return main(argv)
+
+
+def _doctor(argv: Sequence[str]) -> int:
+    from server.commands.doctor import main
+
+    return main(argv, _plan_as_json)
+
+
+def _plan_as_json(argv: Sequence[str]) -> dict[str, Any]:
+    """Raises: OSError, ValueError for what cannot be planned."""
+    from demo.embedded import EMBEDDED_CHECKPOINT
+    from model_executor.sizing.cli import make_plan, parser
+    from model_executor.sizing.model_shape import UnknownModel
+    from model_executor.sizing.report import to_json
+    from multimodal.errors import MediaError
+
+    arguments = parser().parse_args(argv)
+    is_demo = arguments.model == EMBEDDED_MODEL
+    source = str(EMBEDDED_CHECKPOINT) if is_demo else arguments.model
+    try:
+        return to_json(make_plan(arguments, source))
+    except (UnknownModel, MediaError) as error:
+        raise ValueError(str(error)) from error
+
+
+# With what they are for. They have parsers of their own, and import what they need.
+_OWN_PARSERS = {
+    "chat": ("talk to a running server in the terminal", _chat),
+    "doctor": ("check this machine, and say what to change", _doctor),
+    "plan": ("memory, layout and arguments for a model", _plan),
+    "cache": ("the vision cache's files: ls, stats, verify, clear", _cache),
+    "keys": ("API keys: add, list, remove", _keys),
+    "bench": ("load-test a server, or two side by side", _bench),
+}
 
 
 def _refuse(message: str) -> int:
@@ -144,9 +197,8 @@ def _parser() -> argparse.ArgumentParser:
             serve.add_argument(name, metavar="MODEL", nargs="?", help=help_text)
         else:
             serve.add_argument(_flag(name), dest=name, metavar="VALUE", help=help_text)
-    commands.add_parser("bench", help="load-test a server, or two side by side")
-    commands.add_parser("plan", help="memory, layout and arguments for a model")
-    commands.add_parser("keys", help="API keys: add, list, remove")
+    for name, (purpose, _) in _OWN_PARSERS.items():
+        commands.add_parser(name, help=purpose)
     check = commands.add_parser("check", help="compare a checkpoint's answers with transformers'")
     check.add_argument("model", metavar="MODEL", help="local folder or Hugging Face name")
     return parser

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _WRITER = "stderr"
 _OWN_HANDLERS = ("torch", "transformers", "huggingface_hub")  # which would write beside ours
 _print_exc = traceback.print_exc
+CLEAR_LINE = "\r\x1b[2K"  # of a terminal
 
 
 class LogHandler(logging.StreamHandler[Any]):
@@ -33,10 +34,19 @@ class LogHandler(logging.StreamHandler[Any]):
     def __init__(self, log_format: LogFormat) -> None:
         super().__init__(sys.stderr)
         self.setFormatter(LineFormatter(log_format))
+        self._start = CLEAR_LINE if is_read_live(log_format) else ""  # of what is left of a bar
         _take_over_stderr()
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._start + super().format(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """What cannot be written is lost: `logging` would write the record's arguments."""
+
+
+def is_read_live(log_format: LogFormat) -> bool:
+    """Whether people read the log as it is written, on a terminal."""
+    return log_format == "text" and sys.stderr.isatty()
 
 
 def logging_config(level: str, log_format: LogFormat) -> dict[str, Any]:

@@ -33,8 +33,7 @@ class RequestScope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        request_id = given if _SANE_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
+        request_id = make_request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         with logged(request_id, scope) as log:
             await self._handle(scope, receive, send, log)
@@ -60,6 +59,12 @@ class RequestScope:
             describe = scope["state"].get("describe_error")
             response = error_response(error, request_id, describe)
             await response(scope, receive, send_with_id)
+
+
+def make_request_id(scope: Scope) -> str:
+    """The client's if it is sane, else one of ours."""
+    given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+    return given if _SANE_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
 
 
 def _check_length(headers: Headers) -> None:

@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 import uvloop
 from fastapi import FastAPI
 
 from demo.embedded import EMBEDDED_CHECKPOINT
+from multimodal.checkpoint_files import read_checkpoint_json
 from server.access.binding import check_binding
 from server.access.encoder_key import read_encoder_key
 from server.access.key_ring import KeyRing, load_keys
@@ -32,6 +33,7 @@ from server.open_files import raise_file_limit
 from server.profiler import allow_tracing
 from server.run_folder import remove_left_overs
 from server.settings import EMBEDDED_MODEL, Settings
+from server.start_report import Facts, report_start
 from server.state import Backend, EncoderBackend, ServerState
 
 if TYPE_CHECKING:  # imports vLLM
@@ -40,6 +42,7 @@ if TYPE_CHECKING:  # imports vLLM
 logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_S = 1.0
+_LOOK_INTERVAL_S = 0.05
 _EXIT_STATUSES = {signal.SIGTERM: 0, signal.SIGINT: 130}
 CUT_AFTER_S = 5
 _MAX_BATCH_TOKENS = 4096  # of an encoder; all of its memory beside the weights grows with them
@@ -130,7 +133,7 @@ async def _serve(settings: Settings, model: str) -> int:
         app = create_app(state)
     else:
         app = create_app(state, load)
-    return await serve_app(app, state)
+    return await serve_app(app, state, reported=settings)
 
 
 @contextmanager
@@ -157,12 +160,16 @@ def _cancelled_by_signals() -> Iterator[list[int]]:
 
 
 async def serve_app(
-    app: FastAPI, state: ServerState, listening: socket.socket | None = None
+    app: FastAPI,
+    state: ServerState,
+    listening: socket.socket | None = None,
+    reported: Settings | None = None,
 ) -> int:
     """Serve until a signal comes or the engine fails. Returns the exit status.
 
     Args:
         listening: a socket to take connections from; None: one of the settings' address.
+        reported: what to tell of when requests are taken; None: another process does.
     """
     settings = state.settings
     log_lost_exceptions(asyncio.get_running_loop())
@@ -182,7 +189,7 @@ async def serve_app(
         ssl_certfile=settings.server.ssl_certfile,
         ssl_keyfile=settings.server.ssl_keyfile,
     )
-    server = _Server(config, state)
+    server = _Server(config, state, reported)
     _reload_keys_on_hangup(app.state.key_ring)
     await server.serve([listening] if listening is not None else None)
     return 1 if state.load_failed or state.engine_died else 0
@@ -207,15 +214,20 @@ class _Server(uvicorn.Server):
     It stops when the engine dies or cannot be loaded, for a supervisor to restart it.
     """
 
-    def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
+    def __init__(
+        self, config: uvicorn.Config, state: ServerState, reported: Settings | None
+    ) -> None:
         super().__init__(config)
         self._state = state
         self._loop = asyncio.get_running_loop()
-        self._watch = asyncio.create_task(_watch(state, self))
+        self._tasks = {asyncio.create_task(_watch(state, self))}
+        if reported is not None:
+            self._tasks.add(asyncio.create_task(_report(reported, state, self)))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._watch.cancel()  # with a restart of the engine that is under way
-        await asyncio.wait((self._watch,))
+        for task in self._tasks:
+            task.cancel()  # with a restart of the engine that is under way
+        await asyncio.wait(self._tasks)
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -248,7 +260,6 @@ async def load_backend(
 
 
 def _assemble(settings: Settings, model: str, engine: "VllmEngine", metrics: Metrics) -> Backend:
-    from multimodal.checkpoint_files import read_checkpoint_json
     from multimodal.pipeline import MediaPipeline
     from multimodal.preprocessor_config import load_preprocessor_config
     from server.grammar.check import GrammarChecker
@@ -338,3 +349,33 @@ async def _watch(state: ServerState, server: uvicorn.Server) -> None:
             state.engine_died = True
             break
     server.should_exit = True
+
+
+async def _report(settings: Settings, state: ServerState, server: uvicorn.Server) -> None:
+    """Once requests are taken and can be answered, whichever comes last."""
+    while not (server.started and state.backend is not None):
+        await asyncio.sleep(_LOOK_INTERVAL_S)
+    try:
+        report_start(_collect_facts(settings, state.backend, server))
+    except Exception:  # nothing depends on it
+        logger.exception("there is no report of the start")
+
+
+def _collect_facts(
+    settings: Settings, backend: Backend | EncoderBackend, server: uvicorn.Server
+) -> Facts:
+    engine = cast("VllmEngine", backend.engine)
+    model = _locate_model(settings.engine.model)
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    scheme = "http" if settings.server.ssl_certfile is None else "https"
+    app = cast(FastAPI, server.config.app)
+    return Facts(
+        settings=settings,
+        info=engine.model_info,
+        details=engine.details,
+        cache=engine.cache.config,
+        kind=backend.renderer.kind if isinstance(backend, Backend) else None,
+        config=read_checkpoint_json(model, "config.json", settings.engine.revision) or {},
+        url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}",
+        has_page=any(getattr(route, "path", None) == "/" for route in app.routes),
+    )

@@ -36,6 +36,7 @@ from multimodal.options import MediaLimits
 from server.media_url import ascii_domain
 
 ENV_PREFIX = "QWEN3VL_"
+_CLIENT_KEYS = ("QWEN3VL_API_KEY", "OPENAI_API_KEY")  # no settings of the server
 ENV_DELIMITER = "__"
 EMBEDDED_MODEL = "demo"
 _LIMITS = MediaLimits()
@@ -768,6 +769,11 @@ def load_settings(config_path: Path | None, overrides: Mapping[str, Any]) -> Set
         raise SettingsError("\n".join(_describe_faults(error))) from error
 
 
+def client_api_key() -> str | None:
+    """The key that `qwen3vl-serve chat` sends, if the environment has one."""
+    return next((key for name in _CLIENT_KEYS if (key := os.environ.get(name))), None)
+
+
 def set_library_defaults() -> None:
     """What libraries read from the environment when they are loaded; call it before importing them.
 
@@ -819,7 +825,7 @@ def _describe_default(field: FieldInfo) -> str:
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     """pydantic-settings itself passes over a variable whose group it does not know."""
-    known = {_variable_name(name) for name, _ in iterate_fields()}
+    known = {_variable_name(name) for name, _ in iterate_fields()} | {*_CLIENT_KEYS}
     given = {name for name in environ if name.upper().startswith(ENV_PREFIX)}
     unknown = sorted(name for name in given if name.upper() not in known)
     if unknown:

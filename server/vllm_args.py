@@ -92,6 +92,7 @@ def engine_args(
         "mm_encoder_attn_backend": _attn_backend(settings.mm_encoder_attn_backend),
         "compilation_config": _compilation_config(settings),
         "seed": settings.seed,
+        "use_tqdm_on_load": False,  # it would write between the lines of the log
     }
     given = {name: value for name, value in args.items() if value is not None}
     defaults = _cpu_defaults(settings) if is_cpu(settings) else {}

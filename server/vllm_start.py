@@ -35,6 +35,7 @@ from server.cache_config import vision_cache_config
 from server.context_length import ContextLength, find_context_length
 from server.encoder_client import EncoderClient
 from server.engine import ModelInfo
+from server.loading_bar import loading_bar
 from server.log_setup import logging_config
 from server.report_exchange import ReportExchange
 from server.run_folder import RunFolder
@@ -137,8 +138,9 @@ async def start_engine(model: str, settings: Settings) -> VllmEngine:
     """
     folder = RunFolder()
     try:
-        setup = await asyncio.to_thread(set_up_engine, model, settings, folder.path)
-        return await connect_engine(setup, clean_up=folder.cleanup)
+        with loading_bar(settings, model, folder.path):
+            setup = await asyncio.to_thread(set_up_engine, model, settings, folder.path)
+            return await connect_engine(setup, clean_up=folder.cleanup)
     except BaseException:
         folder.cleanup()
         raise

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from vllm import envs
 from vllm.config import VllmConfig
 from vllm.distributed import get_pp_group
 from vllm.model_executor.models.interfaces import (
@@ -49,6 +50,7 @@ from model_executor.qwen3_vl.quantised_checkpoint import load_quantised
 from model_executor.qwen3_vl.vision import LayerOptions, VisionTransformer
 from model_executor.qwen3_vl.vision_graph import VisionGraphs
 from model_executor.weight_checksum import WeightChecksum, checksum_weights
+from multimodal.load_progress import counted
 from multimodal.mrope import mrope_positions
 from multimodal.preprocessor_config import load_preprocessor_config
 from multimodal.vision_worker import encode_clock, register_encoder
@@ -289,6 +291,7 @@ class Qwen3VLForConditionalGeneration(
     # ---- loading
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        weights = counted(weights, envs.VLLM_RPC_BASE_PATH)  # the server's folder, if it looks on
         if holds_quantised_weights(self.config, self.quant_config):
             loaded = load_quantised(self, self.config, self.quant_config, weights)
         else:

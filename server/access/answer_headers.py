@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.request_scope import ANTHROPIC_ID_HEADER, REQUEST_ID_HEADER, make_request_id
+
 # What this server sends is no page, and holds nothing to load or to keep.
 _HEADERS: Mapping[str, str] = {
     "x-content-type-options": "nosniff",
@@ -35,6 +37,11 @@ class AnswerHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
                     headers.setdefault(name, value)
+                if (
+                    REQUEST_ID_HEADER not in headers
+                ):  # a preflight's, answered outside `RequestScope`
+                    request_id = make_request_id(scope)
+                    headers[REQUEST_ID_HEADER] = headers[ANTHROPIC_ID_HEADER] = request_id
                 allowance = scope.get("state", {}).get("allowance")
                 if allowance is not None:
                     headers.update(allowance.headers())

@@ -89,6 +89,13 @@ _PARAMETERS: Mapping[str, JsonSchemaValue] = {
     },
 }
 
+_SECURITY_SCHEMES: Mapping[str, JsonSchemaValue] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
+# Either, or none: whether a key is asked for is the operator's choice.
+_SECURITY: list[JsonSchemaValue] = [*({name: []} for name in _SECURITY_SCHEMES), {}]
+
 Schemas = Mapping[tuple[Any, JsonSchemaMode], JsonSchemaValue]  # model and mode -> reference
 
 
@@ -109,8 +116,10 @@ def _describe_api() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": _PACKAGE, "version": version(_PACKAGE), "description": _DESCRIPTION},
+        "security": _SECURITY,
         "paths": paths,
         "components": {
+            "securitySchemes": _SECURITY_SCHEMES,
             "schemas": definitions,
             "responses": responses,
             "parameters": _PARAMETERS,
@@ -176,6 +185,8 @@ def _describe_operation(operation: Operation, schemas: Schemas) -> dict[str, Any
             },
         },
     }
+    if operation.path in OPEN_PATHS and DETAILS not in operation.parameters:
+        described["security"] = []  # no key is asked for
     if operation.request is not None:
         schema = schemas[operation.request, "validation"]
         described["requestBody"] = {

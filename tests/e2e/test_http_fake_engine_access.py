@@ -499,6 +499,12 @@ async def test_pages_of_an_allowed_origin_ask_without_a_key(key_file, allowed):
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
+async def test_a_preflight_has_a_request_id(key_file):
+    headers = (await preflight(make_cors(key_file, ORIGIN))).headers
+    assert headers["x-request-id"].startswith("req-")
+    assert headers["request-id"] == headers["x-request-id"]
+
+
 async def test_pages_of_other_origins_are_refused(key_file):
     server = make_cors(key_file, ORIGIN)
     response = await preflight(server, "https://evil.example")

@@ -20,7 +20,7 @@ import pytest
 import torch
 from blake3 import blake3
 
-from multimodal import vision_entry, vision_tier
+from multimodal import vision_entry, vision_file, vision_tier
 from multimodal.vision_entry import DamagedEntry, read_entry, write_entry
 from multimodal.vision_tier import Tier
 
@@ -223,7 +223,7 @@ def test_nothing_is_allocated_for_a_file_above_the_limit(
     path.parent.mkdir(parents=True)
     path.touch()
     os.truncate(path, 1 << 40)
-    monkeypatch.setattr(vision_entry, "_allocate", lambda num_bytes: pytest.fail("allocated"))
+    monkeypatch.setattr(vision_file, "_allocate", lambda num_bytes: pytest.fail("allocated"))
     assert_dropped(tier)
 
 
@@ -234,7 +234,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_damage(
         os.truncate(path, num_bytes // 2)
         return np.empty(num_bytes, dtype=np.uint8)
 
-    monkeypatch.setattr(vision_entry, "_allocate", allocate)
+    monkeypatch.setattr(vision_file, "_allocate", allocate)
     assert_dropped(tier)
 
 

@@ -65,6 +65,10 @@ def find_references() -> set[str]:
     return {node["$ref"] for node in nodes if isinstance(node.get("$ref"), str)}
 
 
+def find_security_names() -> set[str]:
+    return {name for choice in read_document()["security"] for name in choice}
+
+
 def test_the_document_has_the_form_of_openapi() -> None:
     OpenAPI.model_validate(read_document())
     assert read_document()["openapi"].startswith("3.1.")
@@ -81,7 +85,8 @@ def test_components_and_references_match() -> None:
         for kind, named in read_document()["components"].items()
         for name in named
     }
-    assert find_references() == components
+    schemes = {f"#/components/securitySchemes/{name}" for name in find_security_names()}
+    assert find_references() | schemes == components
 
 
 def test_names_of_components_are_plain() -> None:
@@ -283,3 +288,17 @@ def test_errors_of_a_deadline_are_as_described() -> None:
     body = {"error": {"message": "m", "type": "server_error", "param": None, "code": "c"}}
     check(body, find_answer_schema("post", "/v1/chat/completions", 504))
     check(describe_anthropic_error(body, 504), find_answer_schema("post", "/v1/messages", 504))
+
+
+def test_keys_are_described_as_optional_and_not_at_all_where_none_is_asked_for() -> None:
+    document = read_document()
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["bearer"] == {**schemes["bearer"], "type": "http", "scheme": "bearer"}
+    assert schemes["x-api-key"]["in"] == "header"
+    assert document["security"] == [{"bearer": []}, {"x-api-key": []}, {}]
+    is_open = {
+        path: operation.get("security") == []
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+    }
+    assert is_open["/ready"] and not is_open["/health"] and not is_open["/v1/chat/completions"]
