@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE ?= 1
 # Spinning threads of one test's engine would slow down the next one's.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup serve test test-all fuzz test-clients bench-stock check format clean
+.PHONY: help setup serve test test-all fuzz test-clients bench-stock dist check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -77,6 +77,10 @@ $(STOCK)/.installed: requirements/cpu.lock
 	truncate -s 0 $(STOCK)/lib/python3*/site-packages/torchvision/_meta_registrations.py
 	touch $@
 
+dist: setup  ## sdist, and the wheel made from it: dist/
+	rm -rf dist
+	$(PY) -m build --no-isolation --outdir dist .
+
 check: setup  ## formatting, lint, types, import rules
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -88,4 +92,4 @@ format: setup  ## rewrite the sources in the project's format
 	$(VENV)/bin/ruff check --fix .
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(CLIENTS) $(STOCK) $(SCALING) tests/clients/node/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CLIENTS) $(STOCK) $(SCALING) tests/clients/node/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
