@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE ?= 1
 # Spinning threads of one test's engine would slow down the next one's.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup serve test test-all fuzz test-clients bench-stock dist check format clean
+.PHONY: help setup serve test test-all fuzz test-clients bench-stock dist sbom licences check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -80,6 +80,12 @@ $(STOCK)/.installed: requirements/cpu.lock
 dist: setup  ## sdist, and the wheel made from it: dist/
 	rm -rf dist
 	$(PY) -m build --no-isolation --outdir dist .
+
+sbom: setup  ## bills of materials (CycloneDX) of the CPU and the CUDA server: dist/
+	$(PY) -m release.bill_of_materials dist
+
+licences: setup  ## write docs/licences.md again
+	$(PY) -m release.licences
 
 check: setup  ## formatting, lint, types, import rules
 	$(VENV)/bin/ruff format --check .
