@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE ?= 1
 # Spinning threads of one test's engine would slow down the next one's.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup serve test test-all test-failed fuzz test-clients bench-stock check format clean
+.PHONY: help setup serve test test-all test-failed fuzz test-clients bench-stock dist sbom licences check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -88,6 +88,16 @@ $(STOCK)/.installed: requirements/cpu.lock
 	truncate -s 0 $(STOCK)/lib/python3*/site-packages/torchvision/_meta_registrations.py
 	touch $@
 
+dist: setup  ## sdist, and the wheel made from it: dist/
+	rm -rf dist
+	$(PY) -m build --no-isolation --outdir dist .
+
+sbom: setup  ## bills of materials (CycloneDX) of the CPU and the CUDA server: dist/
+	$(PY) -m release.bill_of_materials dist
+
+licences: setup  ## write docs/licences.md again
+	$(PY) -m release.licences
+
 check: setup  ## formatting, lint, types, import rules
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -99,4 +109,4 @@ format: setup  ## rewrite the sources in the project's format
 	$(VENV)/bin/ruff check --fix .
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(CLIENTS) $(STOCK) $(SCALING) tests/clients/node/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CLIENTS) $(STOCK) $(SCALING) tests/clients/node/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

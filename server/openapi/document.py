@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 import orjson
@@ -17,8 +16,8 @@ from pydantic_core import core_schema
 
 from server.access.operator_paths import OPEN_PATHS, OPERATOR_PATHS
 from server.openapi.operation_schemas import DETAILS, OPERATIONS, Link, Operation, Parameter, Stream
+from server.version import PROJECT, find_version
 
-_PACKAGE = "qwen3vl-serve"
 _DESCRIPTION = """\
 Qwen3-VL over the APIs of OpenAI and Anthropic. Unknown fields of a body are ignored, and named in \
 the answer's `warning` header. An API key is `Authorization: Bearer KEY` or `x-api-key`; whether \
@@ -115,7 +114,11 @@ def _describe_api() -> dict[str, Any]:
         responses |= _describe_errors(operation, schemas)
     return {
         "openapi": "3.1.0",
-        "info": {"title": _PACKAGE, "version": version(_PACKAGE), "description": _DESCRIPTION},
+        "info": {
+            "title": PROJECT,
+            "version": find_version(PROJECT) or "unknown",
+            "description": _DESCRIPTION,
+        },
         "security": _SECURITY,
         "paths": paths,
         "components": {

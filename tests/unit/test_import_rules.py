@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("server", "multimodal", "model_executor", "demo", "benchmarks", "tests")
+PACKAGES = ("server", "multimodal", "model_executor", "demo", "benchmarks", "release", "tests")
 VLLM_ADAPTERS = ("server/vllm_", "multimodal/vllm_")  # the latter run in the worker too
 # The commands, which put the parts together.
 ENTRY_POINTS = ("server/cli.py", "server/serve.py")

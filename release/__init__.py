@@ -1,0 +1,1 @@
+"""What a release has beside the packages: bills of materials, licences of dependencies."""
