@@ -3,6 +3,7 @@ VENV := .venv
 CLIENTS := .venv-clients
 STOCK := .venv-stock
 SCALING := .venv-scaling
+DOCS := .venv-docs
 TORCHVISION := 0.28.0
 PY := $(VENV)/bin/python
 PYTHON ?= python3.11
@@ -14,7 +15,7 @@ export HF_HUB_OFFLINE ?= 1
 # Spinning threads of one test's engine would slow down the next one's.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup serve test test-all fuzz test-clients bench-stock check format clean
+.PHONY: help setup serve test test-all fuzz test-clients bench-stock docs check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -77,6 +78,14 @@ $(STOCK)/.installed: requirements/cpu.lock
 	truncate -s 0 $(STOCK)/lib/python3*/site-packages/torchvision/_meta_registrations.py
 	touch $@
 
+docs: $(DOCS)/.installed  ## build the site of docs/ in build/site; whatever is wrong with a link ends it
+	$(DOCS)/bin/python -m mkdocs build --strict --quiet
+
+$(DOCS)/.installed: requirements/docs.lock
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --no-deps --disable-pip-version-check -r requirements/docs.lock
+	touch $@
+
 check: setup  ## formatting, lint, types, import rules
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -88,4 +97,4 @@ format: setup  ## rewrite the sources in the project's format
 	$(VENV)/bin/ruff check --fix .
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(CLIENTS) $(STOCK) $(SCALING) tests/clients/node/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CLIENTS) $(STOCK) $(SCALING) $(DOCS) tests/clients/node/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache
