@@ -18,7 +18,10 @@ _ONE = ParallelLayout()
 
 
 def render_sizes() -> Iterator[str]:
-    yield "| Model | Parameters | Weights, GiB | in FP8 | KV cache, KiB a token | Vision cache, KiB a token | L4 | H100 | H100, FP8 |"
+    yield (
+        "| Model | Parameters | Weights, GiB | in FP8 | KV cache, KiB a token "
+        "| Vision cache, KiB a token | L4 | H100 | H100, FP8 |"
+    )
     yield "|---|---|---|---|---|---|---|---|---|"
     for size in PUBLISHED_SIZES:
         name = f"Qwen/Qwen3-VL-{size}-Instruct"
