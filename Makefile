@@ -79,7 +79,7 @@ $(STOCK)/.installed: requirements/cpu.lock
 	touch $@
 
 docs: $(DOCS)/.installed  ## build the site of docs/ in build/site; whatever is wrong with a link ends it
-	$(DOCS)/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict --quiet
 
 $(DOCS)/.installed: requirements/docs.lock
 	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)

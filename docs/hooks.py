@@ -29,7 +29,7 @@ OUTSIDE = {
 _INSIDE = {site: repository for repository, site in OUTSIDE.items()}
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s:]*?)(#[^)\s]*)?\)")
 _FENCE = re.compile(r"^(```.*?^```|    .*?$)", re.MULTILINE | re.DOTALL)
-_LOADED = re.compile(
+LOADED_FROM_ELSEWHERE = re.compile(
     r"<(?:script|img|iframe|source|video|audio|embed|object)\b[^>]*?\b(?:src|data)=[\"']?(?:https?:)?//"
     r"|<link\b(?=[^>]*rel=[\"']?(?:stylesheet|preload|preconnect|icon))[^>]*?href=[\"']?(?:https?:)?//"
     r"|@import|url\([\"']?(?:https?:)?//",
@@ -52,7 +52,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def on_post_build(config: Any) -> None:
     for path in Path(config["site_dir"]).rglob("*.html"):
-        for found in _LOADED.findall(path.read_text(encoding="utf-8")):
+        for found in LOADED_FROM_ELSEWHERE.findall(path.read_text(encoding="utf-8")):
             logger.warning("%s loads something from elsewhere: %s", path.name, found)
 
 
