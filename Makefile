@@ -3,6 +3,7 @@ VENV := .venv
 CLIENTS := .venv-clients
 STOCK := .venv-stock
 SCALING := .venv-scaling
+DOCS := .venv-docs
 TORCHVISION := 0.28.0
 PY := $(VENV)/bin/python
 PYTHON ?= python3.11
@@ -14,7 +15,7 @@ export HF_HUB_OFFLINE ?= 1
 # Spinning threads of one test's engine would slow down the next one's.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup serve test test-all test-failed fuzz test-clients bench-stock dist sbom licences check format clean
+.PHONY: help setup serve test test-all test-failed fuzz test-clients bench-stock dist sbom licences docs check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -98,6 +99,14 @@ sbom: setup  ## bills of materials (CycloneDX) of the CPU and the CUDA server: d
 licences: setup  ## write docs/licences.md again
 	$(PY) -m release.licences
 
+docs: $(DOCS)/.installed  ## build the site of docs/ in build/site; whatever is wrong with a link ends it
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict --quiet
+
+$(DOCS)/.installed: requirements/docs.lock
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --no-deps --disable-pip-version-check -r requirements/docs.lock
+	touch $@
+
 check: setup  ## formatting, lint, types, import rules
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -109,4 +118,4 @@ format: setup  ## rewrite the sources in the project's format
 	$(VENV)/bin/ruff check --fix .
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(CLIENTS) $(STOCK) $(SCALING) tests/clients/node/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CLIENTS) $(STOCK) $(SCALING) $(DOCS) tests/clients/node/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

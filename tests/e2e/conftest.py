@@ -33,6 +33,13 @@ def instruct(instruct_checkpoint: Path, logs: Path) -> Iterator[RealServer]:
 
 
 @pytest.fixture(scope="session")
+def demo(logs: Path) -> Iterator[RealServer]:
+    """The embedded model, as it is served by default."""
+    with RealServer("demo", logs / "demo", dtype="auto") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def renderer(hybrid_checkpoint: Path) -> PromptRenderer:
     """The prompts that the hybrid checkpoint gets, token by token."""
     return PromptRenderer(str(hybrid_checkpoint))

@@ -1,9 +1,8 @@
 """The embedded model behind the real server: it sees, and whatever is sent wrongly shows."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,9 +30,8 @@ FLOORS = {
 
 
 @pytest.fixture(scope="module")
-def server(logs: Path) -> Iterator[RealServer]:
-    with RealServer("demo", logs / "demo", dtype="auto") as server:
-        yield server
+def server(demo: RealServer) -> RealServer:
+    return demo
 
 
 def ask_all(server: RealServer, cases: Sequence[Case]) -> list[Outcome]:
