@@ -164,8 +164,11 @@ class SpanTrace:
             self._span.set_status(Status(StatusCode.ERROR))
 
     def observe_times(self, request_id: str, times: EngineTimes) -> None:
-        """A step that has not ended ends now: its request is given up, or cut."""
-        now_s = time.monotonic()
+        """A step that has not ended ends now: its request is given up, or cut.
+
+        The engines' clock is this machine's: engine cores run beside the server.
+        """
+        now_s, since_ns = time.monotonic(), time.time_ns() - time.monotonic_ns()
         steps = (
             ("engine.queue", times.queued_s, times.scheduled_s or now_s),
             ("engine.prefill", times.scheduled_s, times.first_token_s or now_s),
@@ -174,11 +177,11 @@ class SpanTrace:
         attributes = {"qwen3vl.engine.request_id": request_id}
         for name, begin_s, end_s in steps:
             if begin_s:
-                begin_ns = _unix_ns(begin_s)
+                begin_ns = since_ns + int(begin_s * 1e9)
                 span = self._tracer.start_span(
                     name, self._context, attributes=attributes, start_time=begin_ns
                 )
-                span.end(max(begin_ns, _unix_ns(end_s)))
+                span.end(since_ns + int(max(begin_s, end_s) * 1e9))
 
 
 def _sampling_attributes(sampling: SamplingOptions) -> dict[str, int | float]:
@@ -194,8 +197,3 @@ def _sampling_attributes(sampling: SamplingOptions) -> dict[str, int | float]:
     if sampling.seed is not None:
         attributes[gen_ai.GEN_AI_REQUEST_SEED] = sampling.seed
     return attributes
-
-
-def _unix_ns(monotonic_s: float) -> int:
-    """The engines' clock is this machine's: engine cores run beside the server."""
-    return time.time_ns() - time.monotonic_ns() + int(monotonic_s * 1e9)
