@@ -7,15 +7,17 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from server.metric_specs import MetricSpec
+
 _PREFIX = "qwen3vl_vision_cache"
 _TIER_COUNTERS = {
-    "hits": "Visual items found in the tier.",
-    "misses": "Visual items looked for in the tier and not found.",
-    "evictions": "Entries that made room for others.",
-    "damaged": "Entries that did not verify; each is a miss.",
-    "write_errors": "Entries that could not be written.",
-    "bytes_read": "Bytes read from the tier.",
-    "bytes_written": "Bytes written to the tier.",
+    "hits": ("hits", "Visual items found in the tier."),
+    "misses": ("misses", "Visual items looked for in the tier and not found."),
+    "evictions": ("evictions", "Entries that made room for others."),
+    "damaged": ("damaged", "Entries that did not verify; each is a miss."),
+    "write_errors": ("write_errors", "Entries that could not be written."),
+    "bytes_read": ("read_bytes", "Bytes read from the tier."),
+    "bytes_written": ("written_bytes", "Bytes written to the tier."),
 }
 _TIER_GAUGES = {
     "num_bytes": ("bytes", "Bytes in the tier."),
@@ -28,9 +30,23 @@ _COUNTERS = {
     "retries": "Visual items whose patches the engine had to ask the server for.",
     "dropped": "Embeddings not written because too many waited.",
 }
-
-
+_ENCODE_RATE = f"{_PREFIX}_encode_bytes_per_second"
+_ENCODE_RATE_TEXT = "How fast the vision tower made embeddings lately."
+_TIER_LABEL = {"tier": "`device`, `host`, `disk`"}
 _SHARED = ("num_bytes", "max_bytes")  # the engines use the same folders
+
+CACHE_METRICS = (
+    *(
+        MetricSpec(f"{_PREFIX}_{metric}_total", "counter", text, _TIER_LABEL)
+        for metric, text in _TIER_COUNTERS.values()
+    ),
+    *(
+        MetricSpec(f"{_PREFIX}_{metric}", "gauge", text, _TIER_LABEL)
+        for metric, text in _TIER_GAUGES.values()
+    ),
+    *(MetricSpec(f"{_PREFIX}_{name}_total", "counter", text) for name, text in _COUNTERS.items()),
+    MetricSpec(_ENCODE_RATE, "gauge", _ENCODE_RATE_TEXT),
+)
 
 
 class CacheMetrics(Collector):
@@ -51,8 +67,8 @@ class CacheMetrics(Collector):
             return
         reports = list(self._reports.values())
         tiers = self._tiers(reports)
-        for name, text in _TIER_COUNTERS.items():
-            counter = CounterMetricFamily(f"{_PREFIX}_{name}", text, labels=("tier",))
+        for name, (metric, text) in _TIER_COUNTERS.items():
+            counter = CounterMetricFamily(f"{_PREFIX}_{metric}", text, labels=("tier",))
             for tier, values in tiers.items():
                 if name in values:
                     counter.add_metric((tier,), values[name])
@@ -69,8 +85,7 @@ class CacheMetrics(Collector):
             )
         rate = _mean(report["encode_bytes_per_s"] for report in reports)
         if rate is not None:
-            text = "How fast the vision tower made embeddings lately."
-            yield GaugeMetricFamily(f"{_PREFIX}_encode_bytes_per_second", text, value=rate)
+            yield GaugeMetricFamily(_ENCODE_RATE, _ENCODE_RATE_TEXT, value=rate)
 
     def _tiers(self, reports: Collection[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         bypassed = self.bypassed()

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from multimodal.decoded_bytes import DecodedBytes
-from server.encode_request import BODY_TYPE, EncodeRequest, parse_query
+from server.encode_request import BODY_TYPE, ENCODE_PATH, EncodeRequest, parse_query
 from server.errors import InvalidRequest, UnsupportedContentType
 from server.request_io import read_body, run_while_connected
 from server.state import ServerState
@@ -30,7 +30,7 @@ class EncodeEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, state = Request(scope, receive), self._state
-        with state.metrics.track_request() as record:
+        with state.metrics.track_request(ENCODE_PATH) as record:
             backend = state.require_encoder()
             with state.take_place(request.state.client):
                 record.accept()

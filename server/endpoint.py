@@ -16,7 +16,7 @@ from server.answer import Answer
 from server.ask import Ask, Caller, Dialect
 from server.choice import Delta
 from server.deadline import Deadline
-from server.errors import DeadlineExceeded
+from server.errors import DeadlineExceeded, code_of
 from server.event_stream import send_event_stream
 from server.field_names import named_by
 from server.metrics import RequestRecord
@@ -25,6 +25,7 @@ from server.prepared import PreparedAnswer
 from server.request_io import read_json_body, run_while_connected, with_write_timeout
 from server.request_log import add_fields
 from server.state import Backend, ServerState
+from server.trace import current_trace, traced
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ class GenerationEndpoint:
         limits = settings.server
         client: Client = http_request.state.client
         with (
-            self._state.metrics.track_request() as record,
+            traced(self._state.tracing, scope),
+            self._state.metrics.track_request(scope["path"]) as record,
             self._state.accept(client) as backend,
             self._state.body_bytes.account(client.id) as held,
         ):
@@ -104,6 +106,7 @@ class _Exchange:
         self._deadline = deadline
         self._ask: Ask | None = ask
         self._format = ask.format
+        self._model = ask.request.model
         self._streams = bool(ask.request.stream)
         self._record = record
 
@@ -114,19 +117,23 @@ class _Exchange:
         answer = prepared.answer
         if self._allowance is not None:
             self._allowance.take_prompt(answer.usage.prompt.num_tokens)
+        current_trace().observe_start(
+            self._model, self._format.answer_id, prepared.requests, streams=self._streams
+        )
         logger.debug("generating", extra={"fields": {"answer_id": self._format.answer_id}})
         try:
             async with aclosing(answer.read(prepared.start(self._engine))) as deltas:
-                observed = self._observe_first(deltas)
+                observed = self._observe(deltas)
                 if self._streams:
                     await self._send_stream(send, answer, observed, request_id)
                 else:
                     await self._send_whole(send, answer, observed)
         finally:
             self._charge(answer)
-            num_tokens = answer.usage.num_completion_tokens
-            add_fields(completion_tokens=num_tokens)
-            self._state.metrics.completion_tokens.inc(num_tokens)
+            usage = answer.usage
+            add_fields(completion_tokens=usage.num_completion_tokens)
+            self._record.count_tokens(usage.num_completion_tokens, usage.num_reasoning_tokens)
+            current_trace().observe_usage(usage)
 
     async def _prepare(self) -> PreparedAnswer:
         ask, self._ask = self._ask, None
@@ -162,7 +169,7 @@ class _Exchange:
         events = self._format.iterate_events(answer, deltas)
         failure = await send_event_stream(send, events, self._format, request_id, self._limit)
         if failure is not None:
-            self._record.fail(status=200)
+            self._record.fail(200, code_of(failure))
 
     @asynccontextmanager
     async def _limit(self) -> AsyncIterator[None]:
@@ -170,12 +177,14 @@ class _Exchange:
         async with self._state.until_shutdown(), self._deadline.limit():
             yield
 
-    async def _observe_first(self, deltas: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
+    async def _observe(self, deltas: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
         is_first = True
         async for delta in deltas:
             if is_first:
                 is_first = False
                 self._record.observe_first_output()
+            if delta.finish_reason is not None:
+                current_trace().observe_finish(delta.finish_reason)
             yield delta
 
 

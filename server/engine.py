@@ -60,12 +60,23 @@ class LoraAdapter:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineTimes:
+    """When a request got how far, in seconds of this machine's monotonic clock; 0: not yet."""
+
+    queued_s: float
+    scheduled_s: float
+    first_token_s: float
+    last_token_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class EngineRequest:
     """One prompt with its media, expanded: every placeholder token is in `prompt_token_ids`.
 
     `load_patches` makes the patches of items, by their keys, if the engine needs them after all.
     `starts_in_reasoning`: the prompt ends in an open block; requests of lower `priority` go first
-    among those of one client; `tenant`: only requests of the same one share a prefix cache.
+    among those of one client; `tenant`: only requests of the same one share a prefix cache;
+    `observe_times`: told at the end of the request, by its id, however that comes about.
     """
 
     request_id: str
@@ -78,6 +89,7 @@ class EngineRequest:
     adapter: LoraAdapter | None = None
     tenant: str = ""
     client_id: str = ""
+    observe_times: Callable[[str, EngineTimes], None] | None = None
 
 
 @dataclass(slots=True)  # for each token: frozen ones are made four times slower

@@ -207,12 +207,22 @@ def describe_error(error: Exception, request_id: str) -> ErrorAnswer:
         return ErrorAnswer(status, body, {"Connection": "close"})
     if isinstance(error, ServeError | MediaError):
         return _answer(status, error.message, error.code, error.param)
+    code = code_of(error)
     if isinstance(error, InvalidSampling):
-        return _answer(status, str(error), "invalid_sampling")
+        return _answer(status, str(error), code)
     if isinstance(error, EngineDead):
-        return _answer(status, "the engine has stopped", "engine_dead")
+        return _answer(status, "the engine has stopped", code)
     logger.error("unexpected error", exc_info=error)
-    return _answer(500, f"internal error (request id {request_id})", "internal_error")
+    return _answer(500, f"internal error (request id {request_id})", code)
+
+
+def code_of(error: Exception) -> str:
+    """The stable slug of an exception that an endpoint raises."""
+    if isinstance(error, ServeError | MediaError):
+        return error.code
+    if isinstance(error, InvalidSampling):
+        return "invalid_sampling"
+    return "engine_dead" if isinstance(error, EngineDead) else "internal_error"
 
 
 def status_of(error: Exception) -> int:

@@ -1,42 +1,52 @@
-"""What the server counts, under Prometheus' naming conventions; vLLM's metrics stand beside."""
+"""What the server counts of requests and media; vLLM's metrics stand beside."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from time import perf_counter
 from typing import Any
 
-from prometheus_client import (
-    REGISTRY,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-)
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from starlette.requests import ClientDisconnect
 
-from server.errors import status_of
+from server import metric_specs as specs
+from server.encode_request import ENCODE_PATH
+from server.errors import code_of, status_of
 from server.request_log import CLIENT_CLOSED_REQUEST, add_fields
 from server.settings import are_metrics_shared
+from server.trace import current_trace
 
-# from a small model on a short prompt to hours of video on a large one
-_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600)
-_STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
+ENDPOINTS = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/tokenize",
+        "/detokenize",
+        ENCODE_PATH,
+    }
+)
 
 
 class RequestRecord:
     """One request on its way. It ends as exactly one of rejected, done, error and aborted."""
 
-    def __init__(self, metrics: "Metrics") -> None:
+    def __init__(self, metrics: "Metrics", endpoint: str) -> None:
         self._metrics = metrics
+        self._endpoint = endpoint
         self._started_s = perf_counter()
+        self._first_output_s: float | None = None  # since the start
+        self._num_completion_tokens = 0
         self.is_accepted = False
         self.outcome = "done"
         self.status = 200
+        self.code: str | None = None
 
     @property
     def elapsed_s(self) -> float:
@@ -47,25 +57,48 @@ class RequestRecord:
         self._metrics.in_flight.inc()
 
     def observe_first_output(self) -> None:
-        self._metrics.time_to_first_token_s.observe(self.elapsed_s)
+        self._first_output_s = self.elapsed_s
+        self._metrics.time_to_first_token_s.observe(self._first_output_s)
+        current_trace().observe_first_output(self._first_output_s)
 
-    def fail(self, status: int) -> None:
+    def count_tokens(self, num_completion_tokens: int, num_reasoning_tokens: int) -> None:
+        """Of the whole answer, as far as it came. Reasoning is part of the completion."""
+        self._num_completion_tokens = num_completion_tokens
+        self._metrics.completion_tokens.inc(num_completion_tokens)
+        self._metrics.reasoning_tokens.inc(num_reasoning_tokens)
+
+    def fail(self, status: int, code: str) -> None:
         """The client's fault is a rejection, however late; a stream cut half-way an error 200."""
         is_refused = not self.is_accepted or 400 <= status < 500
         self.outcome = "rejected" if is_refused else "error"
         self.status = status
+        self.code = code
 
     def abort(self) -> None:
         self.outcome = "aborted"
         self.status = CLIENT_CLOSED_REQUEST
 
     def close(self) -> None:
+        metrics = self._metrics
         add_fields(outcome=self.outcome)
-        self._metrics.requests.labels(self.outcome, str(self.status)).inc()
+        current_trace().observe_end(self.outcome, self.status, self.code)
+        metrics.requests.labels(self._endpoint, self.outcome, str(self.status)).inc()
+        if self.code is not None:
+            metrics.errors.labels(self.code).inc()
         if self.is_accepted:
-            self._metrics.in_flight.dec()
+            metrics.in_flight.dec()
         if self.outcome == "done":
-            self._metrics.request_s.observe(self.elapsed_s)
+            self._observe_done()
+
+    def _observe_done(self) -> None:
+        elapsed_s, num_tokens = self.elapsed_s, self._num_completion_tokens
+        self._metrics.request_s.observe(elapsed_s)
+        if self._first_output_s is None:
+            return  # nothing was generated: an encoder process
+        self._metrics.request_completion_tokens.observe(num_tokens)
+        if num_tokens > 1:
+            rest_s = elapsed_s - self._first_output_s
+            self._metrics.time_per_output_token_s.observe(rest_s / (num_tokens - 1))
 
 
 class Metrics:
@@ -77,80 +110,27 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         self._collectors: list[Collector] = []
-        self.requests = Counter(
-            "qwen3vl_requests",
-            "Requests for answers by outcome (done, error, aborted, rejected) and HTTP status.",
-            ("outcome", "status"),
-            registry=registry,
-        )
-        self.in_flight = Gauge(
-            "qwen3vl_requests_in_flight",
-            "Accepted requests under way.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self.time_to_first_token_s = Histogram(
-            "qwen3vl_time_to_first_token_seconds",
-            "From the arrival of a request to the first output of the engine.",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.request_s = Histogram(
-            "qwen3vl_request_seconds",
-            "From the arrival of a request to the end of its answer, if it was done.",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.media_fetch_s = Histogram(
-            "qwen3vl_media_fetch_seconds",
-            "Fetching, or decoding the data URLs of, all media of a request.",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.media_load_s = Histogram(
-            "qwen3vl_media_load_seconds",
-            "Hashing, decoding and resizing all media of a request.",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.prompt_tokens = Counter(
-            "qwen3vl_prompt_tokens",
-            "Prompt tokens by kind (text, image, video).",
-            ("kind",),
-            registry=registry,
-        )
-        self.completion_tokens = Counter(
-            "qwen3vl_completion_tokens", "Tokens generated for answers.", registry=registry
-        )
-        self.media_items = Counter(
-            "qwen3vl_media_items", "Images and videos loaded.", ("modality",), registry=registry
-        )
-        self._media_stage_s = Histogram(
-            "qwen3vl_media_stage_seconds",
-            "Seconds of visual items: queue (for a thread), open, decode, resize; known ones none.",
-            ("stage",),
-            buckets=_STAGE_SECONDS,
-            registry=registry,
-        )
-        self.visual_items = Counter(
-            "qwen3vl_visual_items",
-            "Images and temporal patches of requests, by whether the cache was expected to know "
-            "them (known) or their pixels were made (decoded).",
-            ("pixels",),
-            registry=registry,
-        )
-        self._encoder_items = Counter(
-            "qwen3vl_encoder_items",
-            "Visual items that an encoder process has encoded for others.",
-            ("modality",),
-            registry=registry,
-        )
-        self._encoder_batches = Counter(
-            "qwen3vl_encoder_batches", "Batches of these items.", registry=registry
-        )
-        self.media_bytes = Counter(
-            "qwen3vl_media_bytes", "Encoded bytes of images and videos.", registry=registry
-        )
+        self.requests = specs.REQUESTS.counter(registry)
+        self.errors = specs.ERRORS.counter(registry)
+        self.in_flight = specs.IN_FLIGHT.gauge(registry)
+        self.time_to_first_token_s = specs.TIME_TO_FIRST_TOKEN.histogram(registry)
+        self.time_per_output_token_s = specs.TIME_PER_OUTPUT_TOKEN.histogram(registry)
+        self.request_s = specs.REQUEST.histogram(registry)
+        self.media_fetch_s = specs.MEDIA_FETCH.histogram(registry)
+        self.media_load_s = specs.MEDIA_LOAD.histogram(registry)
+        self.prompt_tokens = specs.PROMPT_TOKENS.counter(registry)
+        self.completion_tokens = specs.COMPLETION_TOKENS.counter(registry)
+        self.reasoning_tokens = specs.REASONING_TOKENS.counter(registry)
+        self.request_prompt_tokens = specs.REQUEST_PROMPT_TOKENS.histogram(registry)
+        self.request_completion_tokens = specs.REQUEST_COMPLETION_TOKENS.histogram(registry)
+        self.media_items = specs.MEDIA_ITEMS.counter(registry)
+        self._media_stage_s = specs.MEDIA_STAGE.histogram(registry)
+        self.visual_items = specs.VISUAL_ITEMS.counter(registry)
+        self._encoder_items = specs.ENCODER_ITEMS.counter(registry)
+        self._encoder_batches = specs.ENCODER_BATCHES.counter(registry)
+        self.media_bytes = specs.MEDIA_BYTES.counter(registry)
+        self._frontend_cpu_s = specs.FRONTEND_CPU.counter(registry)
+        self._counted_cpu_s = 0.0
 
     def add(self, collector: Collector) -> None:
         """Show metrics that are the same in all processes."""
@@ -158,6 +138,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """In Prometheus' text format."""
+        self.count_cpu()
         shown = CollectorRegistry()
         if are_metrics_shared():
             collect: Any = MultiProcessCollector
@@ -167,6 +148,17 @@ class Metrics:
             sources = [self.registry, *self._collectors]
         return b"".join(map(generate_latest, sources))
 
+    def count_cpu(self) -> None:
+        """What this process has used since the last call; to be called once in a while."""
+        used_s = time.process_time()
+        self._frontend_cpu_s.inc(used_s - self._counted_cpu_s)
+        self._counted_cpu_s = used_s
+
+    def count_rejection(self, path: str, error: Exception) -> None:
+        """A request for an answer that has not come as far as its endpoint."""
+        self.requests.labels(_endpoint_of(path), "rejected", str(status_of(error))).inc()
+        self.errors.labels(code_of(error)).inc()
+
     def observe_media_stage(self, stage: str, seconds: float) -> None:
         self._media_stage_s.labels(stage).observe(seconds)
 
@@ -175,18 +167,23 @@ class Metrics:
         self._encoder_batches.inc()
 
     @contextmanager
-    def track_request(self) -> Iterator[RequestRecord]:
-        record = RequestRecord(self)
+    def track_request(self, path: str) -> Iterator[RequestRecord]:
+        record = RequestRecord(self, _endpoint_of(path))
         try:
             yield record
         except (asyncio.CancelledError, ClientDisconnect):
             record.abort()
             raise
         except Exception as error:
-            record.fail(status_of(error))
+            record.fail(status_of(error), code_of(error))
             raise
         finally:
             record.close()
+
+
+def _endpoint_of(path: str) -> str:
+    """A client may ask for any path."""
+    return path if path in ENDPOINTS else "other"
 
 
 @cache

@@ -30,6 +30,7 @@ from server.text_prompts import encode_prompts
 from server.thinking import Thinking, resolve_thinking
 from server.thinking_budget import ThinkingBudget
 from server.tools.tool_calls import ToolCallParser
+from server.trace import current_trace
 
 
 class Preparation:
@@ -141,6 +142,7 @@ class Preparation:
                         adapter=self._adapter,
                         tenant=self._client_tenant,
                         client_id=self._held.client_id,
+                        observe_times=current_trace().observe_times,
                     )
                 )
         usage = count_prompts([prompt.expanded for prompt in prompts])
@@ -179,7 +181,7 @@ class Preparation:
     async def _load_refs(self, sources: Sequence[MediaSource]) -> list[MediaRef]:
         if not sources:
             return []
-        with self._metrics.media_fetch_s.time():
+        with self._metrics.media_fetch_s.time(), current_trace().stage("media.fetch"):
             refs = await load_media_refs(
                 sources, self._backend.fetcher, self._settings.media, self._held.take
             )
@@ -191,7 +193,7 @@ class Preparation:
             return []
         metrics, timeout_s = self._metrics, self._settings.media.load_timeout_s
         try:
-            with metrics.media_load_s.time():
+            with metrics.media_load_s.time(), current_trace().stage("media.decode"):
                 async with asyncio.timeout(timeout_s):
                     media = await self._backend.pipeline.load(refs, max_tokens, tenant=self._tenant)
         except TimeoutError:
@@ -209,6 +211,7 @@ class Preparation:
 
     def _count_prompt(self, usage: PromptUsage) -> None:
         add_fields(prompt_tokens=usage.num_tokens)
+        self._metrics.request_prompt_tokens.observe(usage.num_tokens)
         num_media_tokens = usage.num_image_tokens + usage.num_video_tokens
         tokens = self._metrics.prompt_tokens
         tokens.labels("text").inc(usage.num_tokens - num_media_tokens)

@@ -32,9 +32,10 @@ from server.metrics import Metrics
 from server.open_files import raise_file_limit
 from server.profiler import allow_tracing
 from server.run_folder import remove_left_overs
-from server.settings import EMBEDDED_MODEL, Settings
+from server.settings import EMBEDDED_MODEL, ObservabilitySettings, Settings, otlp_protocol
 from server.start_report import Facts, report_start
 from server.state import Backend, EncoderBackend, ServerState
+from server.trace import Tracing
 
 if TYPE_CHECKING:  # imports vLLM
     from server.vllm_engine import VllmEngine
@@ -66,6 +67,8 @@ def serve(settings: Settings) -> int:
 
         return follow(settings, _locate_model(settings.engine.model))
     _check_access(settings)
+    if settings.observability.otlp_traces_endpoint is not None:
+        otlp_protocol()
     host, port = settings.server.host, settings.server.port
     try:
         bind(host, port).close()  # fails before the model is loaded, which can take minutes
@@ -191,8 +194,22 @@ async def serve_app(
     )
     server = _Server(config, state, reported)
     _reload_keys_on_hangup(app.state.key_ring)
-    await server.serve([listening] if listening is not None else None)
+    state.tracing = _start_tracing(settings.observability)
+    try:
+        await server.serve([listening] if listening is not None else None)
+    finally:
+        if state.tracing is not None:
+            await state.tracing.shutdown()
     return 1 if state.load_failed or state.engine_died else 0
+
+
+def _start_tracing(settings: ObservabilitySettings) -> Tracing | None:
+    """Here, and not earlier: its threads would not come along with a fork."""
+    if settings.otlp_traces_endpoint is None:
+        return None
+    from server.otlp_traces import OtlpTracing  # imports OpenTelemetry
+
+    return OtlpTracing(settings.otlp_traces_endpoint, otlp_protocol())
 
 
 def _reload_keys_on_hangup(key_ring: KeyRing | None) -> None:
@@ -335,6 +352,7 @@ async def _watch(state: ServerState, server: uvicorn.Server) -> None:
     restarts = EngineRestarts(state) if state.settings.engine.restart_engine else None
     while not state.load_failed:
         await asyncio.sleep(_WATCH_INTERVAL_S)
+        state.metrics.count_cpu()
         if server.should_exit:
             return  # the engine is being ended on purpose
         if state.backend is None:

@@ -41,6 +41,7 @@ ENV_DELIMITER = "__"
 EMBEDDED_MODEL = "demo"
 _LIMITS = MediaLimits()
 _MIB = 1024**2
+OtlpProtocol = Literal["grpc", "http/protobuf"]
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vLLM's
 
 
@@ -712,6 +713,18 @@ class ResponsesSettings(_Group):
     )
 
 
+class ObservabilitySettings(_Group):
+    """What is told of requests, besides the log and `/metrics`."""
+
+    otlp_traces_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^(https?|grpc)://\S+$",
+        description="Where traces of requests are sent by OTLP: `http://collector:4317`, or "
+        "`http://collector:4318/v1/traces` if OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is "
+        "`http/protobuf` (default: `grpc`). Default: nowhere.",
+    )
+
+
 class Settings(BaseSettings):
     """All settings. Tests build it directly; a process calls `load_settings`."""
 
@@ -730,6 +743,7 @@ class Settings(BaseSettings):
     thinking: ThinkingSettings = Field(default_factory=ThinkingSettings)
     grammar: GrammarSettings = Field(default_factory=GrammarSettings)
     responses: ResponsesSettings = Field(default_factory=ResponsesSettings)
+    observability: ObservabilitySettings = Field(default_factory=ObservabilitySettings)
 
     @model_validator(mode="after")
     def _check_workers(self) -> Self:
@@ -786,6 +800,19 @@ def set_library_defaults() -> None:
 def share_metrics(folder: Path) -> None:
     """Let several processes count together; call it before `prometheus_client` is imported."""
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+def otlp_protocol() -> OtlpProtocol:
+    """As OpenTelemetry's variables have it. Raises: SettingsError."""
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        given = os.environ.get(name)
+        if given == "http/protobuf":
+            return "http/protobuf"
+        if given == "grpc":
+            break
+        if given:
+            raise SettingsError(f"{name}: must be grpc or http/protobuf (given: {given!r})")
+    return "grpc"
 
 
 def are_metrics_shared() -> bool:

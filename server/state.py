@@ -23,6 +23,7 @@ from server.media_fetch import MediaFetcher
 from server.metrics import metrics_of
 from server.profiler import Profiler
 from server.settings import Settings, SettingsError
+from server.trace import Tracing
 
 if TYPE_CHECKING:  # both import transformers, which takes seconds
     from multimodal.pipeline import MediaPipeline
@@ -84,12 +85,14 @@ class ServerState:
         is_restarting: none are until the engine runs again.
         sleep_level: of an engine that sleeps; none are until it is awake again.
         profiler: None unless `server.profile_dir` is set.
+        tracing: None unless `observability.otlp_traces_endpoint` is set, and the server listens.
         body_bytes: what all requests hold of bodies and media files.
     """
 
     def __init__(self, settings: Settings, registry: CollectorRegistry = REGISTRY) -> None:
         self.settings = settings
         self.metrics = metrics_of(registry)
+        self.tracing: Tracing | None = None
         profile_dir = settings.server.profile_dir
         self.profiler = None if profile_dir is None else Profiler(profile_dir)
         self.backend: Backend | EncoderBackend | None = None

@@ -27,6 +27,7 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.metrics.stats import RequestStateStats
 
 from multimodal.patch_handover import PatchHandover
 from multimodal.vllm_input import engine_input
@@ -37,6 +38,7 @@ from server.engine import (
     CacheTier,
     EngineDetails,
     EngineRequest,
+    EngineTimes,
     FinishReason,
     GenerationChunk,
     InvalidSampling,
@@ -148,7 +150,7 @@ class VllmEngine:
         prompt = engine_input(
             request.prompt_token_ids, items, lora_int_id, cache_salt=request.tenant or None
         )
-        num_top = request.sampling.num_logprobs or 0
+        num_top, stats = request.sampling.num_logprobs or 0, None
         outputs = self._llm.generate(
             prompt,
             params,
@@ -162,11 +164,15 @@ class VllmEngine:
                 async with aclosing(outputs):  # closing it aborts the request in the engine
                     with self._supply.serving(request) as supplied:
                         async for output in outputs:
+                            stats = output.metrics
                             if supplied.failure is not None:
                                 raise supplied.failure
                             yield _chunk(output, num_top, self._token_bytes)
         except VLLMValidationError as error:
             raise InvalidSampling(str(error)) from error
+        finally:
+            if request.observe_times is not None and stats is not None:
+                request.observe_times(request.request_id, _times(stats))
 
     async def add_lora(self, adapter: LoraAdapter, folder: Path) -> None:
         number = adapter.lora_int_id
@@ -327,6 +333,13 @@ def _chunk(
         finish_reason=_finish_reason(choice.finish_reason),
         num_cached_tokens=output.num_cached_tokens or 0,
         item_sources=tuple(transferred.get("sources", ())) if transferred else (),
+    )
+
+
+def _times(stats: RequestStateStats) -> EngineTimes:
+    """vLLM goes on writing into `stats`, which are of the whole request."""
+    return EngineTimes(
+        stats.queued_ts, stats.scheduled_ts, stats.first_token_ts, stats.last_token_ts
     )
 
 

@@ -14,7 +14,7 @@ from server.access.client import Client, ClientLimits, client_id, read_api_key, 
 from server.access.key_file import KeyEntry, KeySet
 from server.access.key_ring import KeyRing
 from server.access.operator_paths import METRICS_PATH, is_for_operators, is_open
-from server.errors import ClientError, Forbidden, Unauthorized, status_of
+from server.errors import ClientError, Forbidden, Unauthorized
 from server.metrics import Metrics
 from server.request_scope import DescribeError
 from server.settings import AccessSettings
@@ -83,7 +83,7 @@ class AccessGate:
                 state["allowance"].enter()
         except ClientError as error:
             if is_counted:
-                self._metrics.requests.labels("rejected", str(status_of(error))).inc()
+                self._metrics.count_rejection(scope["path"], error)
             raise
         try:
             await self._app(scope, receive, send)

@@ -546,7 +546,8 @@ async def test_request_is_counted_once_by_its_outcome(script, content, outcome, 
         for sample in family.samples
         if sample.name == "qwen3vl_requests_total"
     ]
-    assert counted == [({"outcome": outcome, "status": status}, 1)]
+    labels = {"endpoint": "/v1/chat/completions", "outcome": outcome, "status": status}
+    assert counted == [(labels, 1)]
     assert server.sample("qwen3vl_requests_in_flight") == 0
 
 

@@ -115,7 +115,7 @@ def test_metrics_are_of_all_processes(workers: RealServer) -> None:
 def test_what_one_process_was_shown_is_known_to_the_others(workers: RealServer) -> None:
     question = [image("coffee.webp"), text("What is this?")]
     ask_apart(workers, question, max_tokens=1)
-    wait_until(lambda: workers.sample("qwen3vl_vision_cache_bytes_written_total", tier="host") > 0)
+    wait_until(lambda: workers.sample("qwen3vl_vision_cache_written_bytes_total", tier="host") > 0)
     before = workers.sample("qwen3vl_vision_cache_encoded_total")
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda _: ask_apart(workers, question, max_tokens=1), range(16)))

@@ -246,7 +246,7 @@ def test_untrusted_directories_are_left_alone(untrusted: Untrusted):
     ask(untrusted.server, [picture_part(2), QUESTION])
     for tier in ("host", "disk"):
         assert count_in_tier(untrusted.server, tier, "write_errors") == 0
-        assert count_in_tier(untrusted.server, tier, "bytes_written") == 0
+        assert count_in_tier(untrusted.server, tier, "written_bytes") == 0
     assert list(untrusted.target.iterdir()) == []
     assert list(untrusted.foreign.iterdir()) == []
 

@@ -59,7 +59,8 @@ def test_nothing_is_shown_before_the_first_report(read):
 @pytest.mark.parametrize(("name", "value"), TIER_COUNTS.items())
 def test_every_count_of_a_tier_is_shown(metrics, read, name, value):
     metrics.update(0, make_report())
-    assert read(f"{name}_total", "host") == value
+    shown = {"bytes_read": "read_bytes", "bytes_written": "written_bytes"}.get(name, name)
+    assert read(f"{shown}_total", "host") == value
 
 
 def test_tiers_are_told_apart(metrics, read):
@@ -70,7 +71,7 @@ def test_tiers_are_told_apart(metrics, read):
 def test_the_device_has_what_it_counts_only(metrics, read):
     metrics.update(0, make_report())
     assert read("evictions_total", "device") == 32
-    for name in ("misses_total", "bytes_read_total", "bypassed", "load_bytes_per_second"):
+    for name in ("misses_total", "read_bytes_total", "bypassed", "load_bytes_per_second"):
         assert read(name, "device") is None
 
 
