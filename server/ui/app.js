@@ -10,11 +10,7 @@ import { Turn } from "./turn.js";
 const NEAR_END_PX = 120;
 const DEFAULT_RETRY_S = 3;
 
-const page = Object.fromEntries(
-  ["attach", "conversation", "files", "key", "model", "notice", "question", "refused", "send", "served", "settings", "status", "stop", "thinking", "tray", "welcome"].map(
-    (id) => [id, document.getElementById(id)],
-  ),
-);
+const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((node) => [node.id, node]));
 let turns = [];
 let attached = [];
 let held = []; // every attachment of this chat, also of questions that failed
@@ -30,7 +26,8 @@ async function loadModels() {
     models = await listModels(page.key.value.trim());
   } catch (error) {
     models = [];
-    page.notice.replaceChildren(describeFailure(error, { [error.status === 401 ? "Enter a key" : "Try again"]: error.status === 401 ? openKey : loadModels }));
+    const actions = error.status === 401 ? { "Enter a key": openKey } : { "Try again": loadModels };
+    page.notice.replaceChildren(describeFailure(error, actions));
     if (error.status === 503 || error.status === 0) {
       waiting = setTimeout(loadModels, (error.retryAfter ?? DEFAULT_RETRY_S) * 1000);
     }
@@ -105,17 +102,18 @@ async function answer(turn, options) {
   say("Asked");
   try {
     await stream(turn, await fillIn(history, options), controller);
-    turn.finish(null, body, hasKey);
+    keepAtEnd(() => turn.finish(null, body, hasKey));
     say(`Answer: ${turn.answer}`);
   } catch (error) {
     if (running !== controller) return; // a new chat has begun
     if (error.name === "AbortError") {
-      turn.finish("Stopped.", body, hasKey);
+      keepAtEnd(() => turn.finish("Stopped.", body, hasKey));
       say("Stopped");
     } else {
       const shown = error instanceof ServerError ? error : new ServerError(0, `This page failed: ${error.message}`);
       const again = () => !running && askAgain(turn, options);
-      turn.fail(shown, shown.status === 401 ? { "Enter a key": openKey, "Try again": again } : { "Try again": again });
+      const actions = { ...(shown.status === 401 && { "Enter a key": openKey }), "Try again": again };
+      keepAtEnd(() => turn.fail(shown, actions));
     }
   } finally {
     if (running === controller) setRunning(null);
@@ -169,7 +167,7 @@ function keepAtEnd(change) {
   const root = document.scrollingElement;
   const wasAtEnd = root.scrollHeight - root.scrollTop - root.clientHeight < NEAR_END_PX;
   change();
-  if (wasAtEnd) root.scrollTop = root.scrollHeight;
+  if (wasAtEnd) root.scrollTo({ top: root.scrollHeight, behavior: "instant" });
 }
 
 // In the last clip that was given by then.
@@ -228,7 +226,7 @@ function holdsFiles(event) {
 }
 
 function listenForDrops() {
-  const hint = document.getElementById("drop-hint");
+  const hint = page["drop-hint"];
   document.addEventListener("dragover", (event) => {
     if (!holdsFiles(event)) return;
     event.preventDefault();
@@ -256,7 +254,7 @@ page.files.addEventListener("change", () => {
   addFiles(page.files.files);
   page.files.value = "";
 });
-document.getElementById("new-chat").addEventListener("click", startAnew);
+page["new-chat"].addEventListener("click", startAnew);
 page.question.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();

@@ -42,7 +42,7 @@ export async function readDataUrl(attachment) {
 export function makePreview(attachment, isPlayer) {
   const isVideo = attachment.kind === "video";
   const preview = isVideo
-    ? make("video", { src: attachment.url, muted: true, playsInline: true, preload: "auto", controls: isPlayer })
+    ? make("video", { src: attachment.url, muted: !isPlayer, playsInline: true, preload: "auto", controls: isPlayer })
     : make("img", { src: attachment.url, alt: attachment.name });
   if (isVideo) preview.setAttribute("aria-label", attachment.name);
   preview.addEventListener("error", () => {

@@ -44,11 +44,11 @@ export function listFigures(watch, usage) {
     ...figures,
     ["Tokens per second", speed === null ? "–" : speed.toFixed(1)],
     ["Prompt tokens", usage.prompt_tokens],
-    ["of images", prompt.image_tokens ?? 0],
-    ["of video", prompt.video_tokens ?? 0],
-    ["from the KV cache", prompt.cached_tokens ?? 0],
+    ["Image tokens", prompt.image_tokens ?? 0],
+    ["Video tokens", prompt.video_tokens ?? 0],
+    ["Prompt tokens from the KV cache", prompt.cached_tokens ?? 0],
     ["Answer tokens", usage.completion_tokens],
-    ["of thinking", usage.completion_tokens_details?.reasoning_tokens ?? 0],
+    ["Thinking tokens", usage.completion_tokens_details?.reasoning_tokens ?? 0],
     ["Images and frames from caches", describeHits(prompt.item_sources ?? [])],
   ];
 }

@@ -104,6 +104,7 @@ export class Turn {
   #showPanel(body, hasKey) {
     const panel = find(".panel", this.node);
     panel.hidden = false;
+    panel.addEventListener("toggle", () => panel.open && panel.scrollIntoView({ block: "nearest" }));
     find("summary", panel).textContent = summarise(this.watch, this.usage);
     find(".figures", panel).replaceChildren(
       ...listFigures(this.watch, this.usage).map(([name, value]) =>
