@@ -18,7 +18,7 @@ _MEDIA_TYPES = {
     ".svg": "image/svg+xml",
 }
 _HEADERS = {
-    # pictures and clips are shown from the visitor's own memory, `blob:`; nothing comes from elsewhere
+    # pictures and clips are shown from the visitor's own memory, `blob:`; nothing comes from afar
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob: data:; media-src blob:; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
@@ -60,6 +60,6 @@ def _serve_file(path: Path) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _is_known(if_none_match: str, etag: str) -> bool:
-    """Whether one of the client's tags is this one; proxies that compress make weak ones of them."""
+    """Whether one of the client's tags is this one, which a proxy may have made a weak one."""
     tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
     return etag in tags or "*" in tags

@@ -21,10 +21,13 @@ from tests.api_keys import write_key_file
 from tests.e2e.real_server import MODEL_NAME, RealServer
 from tests.e2e.ui_browser import BROWSER, CLIP, PICTURE, TIMEOUT_MS, ChatPage, open_browser
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="there is no chromium"),
+]
 
 KEY, LIMITED_KEY = "sk-qwen3vl-page", "sk-qwen3vl-limited"
-NASTY = "It's \"$HOME\" `id` \\n $(id)\n\tEND\nFILE1. é \u2028 \\"
+NASTY = 'It\'s "$HOME" `id` \\n $(id)\n\tEND\nFILE1. é \u2028 \\'
 expect.set_options(timeout=TIMEOUT_MS)
 
 
@@ -44,7 +47,7 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def visit(browser: Browser, server: RealServer, **options: Any) -> Iterator[ChatPage]:
-    """A visit that must leave nothing behind, ask nobody else and break none of the page's rules."""
+    """A visit that must leave nothing behind, ask nobody else and break none of its rules."""
     context = browser.new_context(reduced_motion="reduce", **options)
     page = context.new_page()
     errors: list[str] = []
@@ -417,7 +420,7 @@ def test_a_busy_server_is_told_and_asked_again(chat: ChatPage) -> None:
     expect(failure).to_contain_text("as many as allowed")
     expect(failure).to_contain_text("Status 503, code overloaded, try again in 7 seconds")
     chat.page.unroute("**/chat/completions")
-    turn.get_by_text("Try again").click()
+    turn.get_by_role("button", name="Try again").click()
     turn.locator(".panel:not([hidden])").wait_for()
     expect(failure).to_have_count(0)
     assert (turn.locator(".content").text_content() or "").strip()
@@ -468,9 +471,21 @@ def test_a_key_does_not_outlive_the_page(chat: ChatPage) -> None:
 # --- for everybody ---
 
 
-def test_the_keyboard_is_enough(chat: ChatPage) -> None:
+def test_the_keyboard_is_enough(browser: Browser, server: RealServer) -> None:
+    with visit(browser, server) as chat:
+        chat.open(server.base_url)
+        expect(chat.page.locator("#question")).to_be_focused()
+        press_until_focused(chat.page, "Shift+Tab", "#open-settings")
+        chat.page.keyboard.press("Enter")
+        press_until_focused(chat.page, "Tab", "#key")
+        chat.page.keyboard.type(KEY)
+        chat.page.keyboard.press("Escape")
+        expect(chat.page.locator("#served")).to_have_text(MODEL_NAME)
+        ask_by_keyboard(chat)
+
+
+def ask_by_keyboard(chat: ChatPage) -> None:
     page = chat.page
-    expect(page.locator("#question")).to_be_focused()
     with page.expect_file_chooser() as chooser:
         press_until_focused(page, "Tab", "#attach")
         page.keyboard.press("Enter")
@@ -579,9 +594,10 @@ _LOW_CONTRAST = """
     const color = read(getComputedStyle(node).backgroundColor);
     return color[3] === 1 ? color.slice(0, 3) : over(color, backOf(node.parentElement));
   };
-  const texts = [...document.querySelectorAll("body *")].filter((node) =>
-    !node.closest(".visually-hidden, noscript, option, template") && node.checkVisibility() &&
-    (node.placeholder || node.value || [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim())));
+  const hasText = (node) => node.placeholder || node.value ||
+    [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+  const texts = [...document.querySelectorAll("body *")].filter((node) => hasText(node) &&
+    !node.closest(".visually-hidden, noscript, option, template") && node.checkVisibility());
   const found = texts.map((node) => {
     const pseudo = node.placeholder && !node.value ? "::placeholder" : null;
     const back = backOf(node);
@@ -595,9 +611,7 @@ _LOW_CONTRAST = """
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_is_legible_in_both_schemes(
-    browser: Browser, server: RealServer, scheme: Any
-) -> None:
+def test_text_is_legible_in_both_schemes(browser: Browser, server: RealServer, scheme: Any) -> None:
     with visit(browser, server, color_scheme=scheme) as chat:
         chat.open(server.base_url)
         expect(chat.page.locator("#notice .error")).to_be_visible()

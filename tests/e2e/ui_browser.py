@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 EXAMPLES = Path(__file__).parents[2] / "demo" / "examples"
 PICTURE, CLIP = EXAMPLES / "shapes.png", EXAMPLES / "shapes.mp4"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-TIMEOUT_MS = 15_000
+TIMEOUT_MS = 120_000
 _FLAGS = (
     "--headless",
     "--no-sandbox",

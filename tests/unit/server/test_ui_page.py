@@ -131,7 +131,9 @@ def test_no_file_names_another_origin_or_makes_markup_of_text() -> None:
         text = (FOLDER / name).read_text()
         addresses = set(re.findall(r"\b(?:https?|wss?):?//[\w.]+", text))
         assert addresses <= {"http://www.w3.org"}, name  # the namespace of the icon
-        forbidden = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|Function\(|DOMParser"
+        forbidden = (
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|Function\(|DOMParser"
+        )
         assert not re.search(forbidden, text), name
         assert not re.search(r"localStorage|sessionStorage|indexedDB|document\.cookie", text), name
     page = (FOLDER / "index.html").read_text()
