@@ -236,8 +236,9 @@ def test_stopping_ends_the_request_and_keeps_what_was_said(chat: ChatPage) -> No
 
 def test_stopping_closes_the_connection(chat: ChatPage) -> None:
     chat.page.route("**/chat/completions", lambda route: None)  # it never answers
-    with chat.page.expect_event("requestfailed") as failed:
+    with chat.page.expect_request("**/chat/completions"):
         chat.ask("Hello?")
+    with chat.page.expect_event("requestfailed") as failed:
         chat.page.click("#stop")
     assert "ERR_ABORTED" in (failed.value.failure or "")
     chat.page.unroute("**/chat/completions")

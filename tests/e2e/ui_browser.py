@@ -32,6 +32,7 @@ _SCRIPTED_SERVER = """
   document.addEventListener("securitypolicyviolation", (event) =>
     window.violations.push(`${event.violatedDirective} ${event.blockedURI}`));
   window.script = () => {
+    window.sendDelta = null;
     window.fetch = async (url, options) => {
       if (!String(url).endsWith("v1/chat/completions")) return realFetch(url, options);
       window.asked = options;

@@ -14,7 +14,7 @@ from tests.e2e.ui_browser import CLIP, PICTURE, ChatPage, open_browser
 _FOLDER = Path(__file__).parents[2] / "docs" / "images"
 _VIEWS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "light": {"viewport": {"width": 1000, "height": 860}, "color_scheme": "light"},
+        "light": {"viewport": {"width": 1000, "height": 1160}, "color_scheme": "light"},
         "dark": {"viewport": {"width": 1000, "height": 860}, "color_scheme": "dark"},
         "phone": {
             "viewport": {"width": 360, "height": 740},
