@@ -30,6 +30,7 @@ from server.routes import build_router
 from server.state import Backend, EncoderBackend, ServerState
 from server.text_dialect import TextDialect
 from server.token_endpoints import TokenEndpoint, count_message, detokenize, tokenize
+from server.ui.page import build_page_routes
 
 _ANTHROPIC_PATHS = ("/v1/messages", "/v1/messages/count_tokens")
 _EXPOSED_HEADERS = (
@@ -123,7 +124,8 @@ def _list_routes(state: ServerState, responses: ResponseStore) -> list[BaseRoute
     }
     if state.settings.engine.role == "encoder":
         endpoints[ENCODE_PATH] = EncodeEndpoint(state)
-    return [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
+    routes = [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
+    return [*routes, *(build_page_routes() if state.settings.server.ui else ())]
 
 
 async def _answer_routing_error(request: Request, error: Exception) -> Response:

@@ -177,12 +177,16 @@ def _flag(name: str) -> str:
 def _fill_switches(argv: Sequence[str]) -> list[str]:
     """`--insecure` is `--insecure=true`, whatever follows, unless that is a value of its own.
 
-    argparse by itself would take the model's name behind a flag for its value.
+    argparse by itself would take the model's name behind a flag for its value. `--no-ui` is
+    `--ui=false`.
     """
     switches = {_flag(name) for name, field in iterate_fields() if field.annotation in _SWITCHES}
+    opposites = {f"--no-{switch[2:]}": f"{switch}=false" for switch in switches}
     following = [*argv[1:], ""]
     return [
-        f"{word}=true" if word in switches and after.lower() not in _TRUTH_VALUES else word
+        f"{word}=true"
+        if word in switches and after.lower() not in _TRUTH_VALUES
+        else opposites.get(word, word)
         for word, after in zip(argv, following, strict=True)
     ]
 

@@ -166,6 +166,10 @@ class ServerSettings(_Group):
         default=None,
         description="Folder for traces; clients may then take them, by `/start_profile`.",
     )
+    ui: bool = Field(
+        default=True,
+        description="Serve the page at `/`, on which people try the model; `--no-ui` turns it off.",
+    )
     api_workers: int = Field(
         default=1,
         ge=1,

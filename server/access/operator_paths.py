@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from starlette.datastructures import QueryParams
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
+PAGE_PATH = "/"
+PAGE_FILES = "/ui/"  # what the page loads is below it
 METRICS_PATH = "/metrics"
 OPERATOR_PATHS = frozenset(
     {
@@ -24,6 +26,8 @@ OPERATOR_PATHS = frozenset(
 
 def is_open(path: str, query: bytes) -> bool:
     """Whether no key is asked for."""
+    if path == PAGE_PATH or path.startswith(PAGE_FILES):
+        return True
     return path in OPEN_PATHS and not _wants_details(path, query)
 
 

@@ -98,6 +98,12 @@ def test_all_processes_take_requests(workers: RealServer) -> None:
                 client.close()
 
 
+def test_the_page_is_the_same_from_all_processes(workers: RealServer) -> None:
+    answers = [httpx.get(f"{workers.base_url}/") for _ in range(16)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.headers["etag"] for answer in answers}) == 1
+
+
 def test_metrics_are_of_all_processes(workers: RealServer) -> None:
     name = "qwen3vl_requests_total"
     before = workers.sample(name, outcome="done")

@@ -1,0 +1,1 @@
+"""The page at `/`: static files without a build, and their routes."""
