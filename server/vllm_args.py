@@ -21,9 +21,11 @@ from server.settings import EngineSettings, SettingsError
 _GIB = 1024**3
 _PREFILL_SCHEDULER = "server.vllm_scheduler.make_scheduler"
 _PLAIN_SCHEDULER = "server.vllm_scheduler.make_plain_scheduler"
-# oneDNN keeps a kernel for each shape that it has met, 1,024 by default. With the demo model an
-# engine took 762 MiB after 5,100 requests, 399 with 32 kernels; even 16 were no slower.
-_ONEDNN_KERNELS = 128
+# Kernels of matrix products that are kept, one for each shape met: by oneDNN itself, 1,024 by
+# default, and by PyTorch in front of it, 1,024 too. Each takes 250 to 450 KiB, whatever the model:
+# an engine took 762 MiB after 5,100 requests to the demo model, and went on growing with every new
+# number of patches. vLLM's linear layers keep 32 each of their own.
+_KEPT_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
 _FIT_MEMORY = -1  # vLLM: the longest context that the KV cache holds
 
 
@@ -215,7 +217,8 @@ def set_engine_environment(
     if is_cpu(settings) and args.enforce_eager:
         _disable_compilation()
     if is_cpu(settings):
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_ONEDNN_KERNELS))
+        for name, number in _KEPT_KERNELS.items():
+            os.environ.setdefault(name, number)
     if is_cpu(settings) and num_workers(settings) > 1:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _split_cores(settings))
     if settings.nnodes > 1:
