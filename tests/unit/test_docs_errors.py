@@ -25,7 +25,11 @@ COMPUTED = {
         "invalid_value": 400,
     },
     ("server/errors.py", "_answer", "error.code"): {},
-    ("server/errors.py", "_answer", "code"): {"invalid_sampling": 400, "engine_dead": 503},
+    ("server/errors.py", "_answer", "code"): {
+        "invalid_sampling": 400,
+        "engine_dead": 503,
+        "internal_error": 500,
+    },
     ("server/errors.py", "", "code"): {},
     ("server/grammar/check.py", "Verdict", "code"): {},
     ("server/grammar/check.py", "InvalidRequest", "verdict.code"): {},
