@@ -21,9 +21,9 @@ OUTSIDE = {
     "benchmarks/README.md": "benchmarks.md",
     "benchmarks/results/README.md": "results.md",
     "demo/README.md": "demo.md",
-    "demo/accuracy.png": "images/accuracy.png",
-    "demo/loss.png": "images/loss.png",
-    "demo/examples/shapes.png": "images/shapes.png",
+    "demo/accuracy.png": "demo/accuracy.png",
+    "demo/loss.png": "demo/loss.png",
+    "demo/examples/shapes.png": "demo/shapes.png",
     "docker/README.md": "docker.md",
 }
 _INSIDE = {site: repository for repository, site in OUTSIDE.items()}

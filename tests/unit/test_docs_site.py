@@ -46,7 +46,7 @@ def test_every_page_is_in_the_navigation_once(hooks: ModuleType) -> None:
         ("context.md", "[a](../benchmarks/README.md#fairness)", "[a](benchmarks.md#fairness)"),
         ("security.md", "[a](docs/access.md)", "[a](access.md)"),
         ("results.md", "[a](../README.md)", "[a](benchmarks.md)"),
-        ("docker.md", "![a](../demo/loss.png)", "![a](images/loss.png)"),
+        ("docker.md", "![a](../demo/loss.png)", "![a](demo/loss.png)"),
         ("index.md", "[the code](../server/)", "the code"),
         ("index.md", "[a](nowhere.md)", "[a](nowhere.md)"),
         (
@@ -82,7 +82,7 @@ def test_what_a_page_would_load_from_elsewhere_is_found(
 
 def test_flags_in_commands_of_the_documents_are_settings() -> None:
     known = {"--" + name.split(".")[1].replace("_", "-") for name, _ in iterate_fields()}
-    known |= {"--config"}
+    known |= {flag.replace("--", "--no-", 1) for flag in known} | {"--config"}
     for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "docker" / "README.md"):
         text = path.read_text().replace("\\\n", " ")
         for command in re.findall(r"^.*?qwen3vl-serve serve [^`\n]*", text, re.MULTILINE):
