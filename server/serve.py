@@ -5,12 +5,13 @@ import logging
 import math
 import signal
 import socket
+import ssl
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 import uvloop
@@ -21,7 +22,7 @@ from multimodal.checkpoint_files import read_checkpoint_json
 from server.access.binding import check_binding
 from server.access.encoder_key import read_encoder_key
 from server.access.key_ring import KeyRing, load_keys
-from server.access.tls import check_certificate
+from server.access.tls import load_certificate
 from server.app import create_app
 from server.engine import EngineDead
 from server.engine_restarts import EngineRestarts, freeze_garbage
@@ -32,9 +33,16 @@ from server.metrics import Metrics
 from server.open_files import raise_file_limit
 from server.profiler import allow_tracing
 from server.run_folder import remove_left_overs
-from server.settings import EMBEDDED_MODEL, ObservabilitySettings, Settings, otlp_protocol
+from server.settings import (
+    EMBEDDED_MODEL,
+    ObservabilitySettings,
+    ServerSettings,
+    Settings,
+    otlp_protocol,
+)
 from server.start_report import Facts, report_start
 from server.state import Backend, EncoderBackend, ServerState
+from server.tls_protocol import TlsProtocols
 from server.trace import Tracing
 
 if TYPE_CHECKING:  # imports vLLM
@@ -89,7 +97,7 @@ def serve(settings: Settings) -> int:
 def _check_access(settings: Settings) -> None:
     """What would fail later, when the model is loaded. Raises: SettingsError."""
     check_binding(settings)
-    check_certificate(settings.server)
+    load_certificate(settings.server)
     read_encoder_key(settings.engine.encoder_key_file)
     if settings.access.api_keys_file is not None:
         load_keys(settings.access.api_keys_file)
@@ -176,6 +184,7 @@ async def serve_app(
     """
     settings = state.settings
     log_lost_exceptions(asyncio.get_running_loop())
+    tls = load_certificate(settings.server)
     config = uvicorn.Config(
         app,
         host=settings.server.host,
@@ -186,13 +195,11 @@ async def serve_app(
         timeout_graceful_shutdown=math.ceil(settings.server.shutdown_timeout_s) + CUT_AFTER_S,
         server_header=False,
         # h11 bounds the size of request headers, which httptools does not
-        http=partial(BoundedProtocol, settings.server),  # type: ignore[arg-type]
+        http=_make_protocols(settings.server, tls),  # type: ignore[arg-type]
         ws="none",
         proxy_headers=False,
-        ssl_certfile=settings.server.ssl_certfile,
-        ssl_keyfile=settings.server.ssl_keyfile,
     )
-    server = _Server(config, state, reported)
+    server = _Server(config, state, reported, tls)
     _reload_keys_on_hangup(app.state.key_ring)
     state.tracing = _start_tracing(settings.observability)
     try:
@@ -210,6 +217,12 @@ def _start_tracing(settings: ObservabilitySettings) -> Tracing | None:
     from server.otlp_traces import OtlpTracing  # imports OpenTelemetry
 
     return OtlpTracing(settings.otlp_traces_endpoint, otlp_protocol())
+
+
+def _make_protocols(limits: ServerSettings, tls: ssl.SSLContext | None) -> Callable[..., Any]:
+    if tls is None:
+        return partial(BoundedProtocol, limits)
+    return TlsProtocols(limits, tls)
 
 
 def _reload_keys_on_hangup(key_ring: KeyRing | None) -> None:
@@ -232,10 +245,15 @@ class _Server(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, state: ServerState, reported: Settings | None
+        self,
+        config: uvicorn.Config,
+        state: ServerState,
+        reported: Settings | None,
+        tls: ssl.SSLContext | None,
     ) -> None:
         super().__init__(config)
         self._state = state
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._tasks = {asyncio.create_task(_watch(state, self))}
         if reported is not None:
@@ -246,6 +264,10 @@ class _Server(uvicorn.Server):
             task.cancel()  # with a restart of the engine that is under way
         await asyncio.wait(self._tasks)
         await super().shutdown(sockets)
+
+    def _log_started_message(self, listeners: Sequence[socket.SocketType]) -> None:
+        self.config.ssl = self._tls  # for the address: connections bring their own TLS
+        super()._log_started_message(listeners)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         grace_s = self._state.settings.server.shutdown_timeout_s

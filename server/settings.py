@@ -122,7 +122,8 @@ class ServerSettings(_Group):
         gt=0,
         le=3600,
         description="Seconds in which the headers of a request must arrive, from the start of a "
-        "connection or the end of the answer before; then it is closed.",
+        "connection or the end of the answer before; then it is closed. Over TLS, the handshake "
+        "before has as many.",
     )
     max_connections: int = Field(
         default=4096,

@@ -6,11 +6,14 @@ from pathlib import Path
 from server.settings import ServerSettings, SettingsError
 
 
-def check_certificate(settings: ServerSettings) -> None:
-    """Raises: SettingsError unless there is none, or one with its key."""
+def load_certificate(settings: ServerSettings) -> ssl.SSLContext | None:
+    """What connections are served with; None for plain HTTP.
+
+    Raises: SettingsError unless there is no certificate, or one with its key.
+    """
     certfile, keyfile = settings.ssl_certfile, settings.ssl_keyfile
     if certfile is None or keyfile is None:
-        return  # the settings have both or neither
+        return None  # the settings have both or neither
     for name, path in (("ssl_certfile", certfile), ("ssl_keyfile", keyfile)):
         _check_readable(name, path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -24,6 +27,7 @@ def check_certificate(settings: ServerSettings) -> None:
         else:
             message = f"{certfile} and {keyfile} are not a PEM certificate and its key"
         raise SettingsError(f"server.ssl_keyfile: {message}") from None
+    return context
 
 
 class _Encrypted(Exception):

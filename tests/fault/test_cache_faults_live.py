@@ -69,18 +69,6 @@ class Host:
 
 
 @pytest.fixture(scope="module")
-def mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
-    """A file system of 4 MB; None where this user may not mount one."""
-    path = tmp_path_factory.mktemp("mount")
-    options = ["-t", "tmpfs", "-o", "size=4m", "tmpfs", str(path)]
-    if subprocess.run(["mount", *options], capture_output=True).returncode != 0:
-        yield None
-        return
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
-@pytest.fixture(scope="module")
 def host(mount: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     folder = tmp_path_factory.mktemp("live")
     directory = (mount or folder) / "host"

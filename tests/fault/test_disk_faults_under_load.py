@@ -55,18 +55,6 @@ class Disk:
 
 
 @pytest.fixture(scope="module")
-def mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
-    """A small file system; None where this user may not mount one."""
-    path = tmp_path_factory.mktemp("disk")
-    options = ["-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs", str(path)]
-    if subprocess.run(["mount", *options], capture_output=True).returncode != 0:
-        yield None
-        return
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
-@pytest.fixture(scope="module")
 def disk(mount: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
     folder = tmp_path_factory.mktemp("live")
     directory = (mount or folder) / "tier"

@@ -8,7 +8,7 @@ import pytest
 
 from server.access.binding import check_binding, is_loopback
 from server.access.encoder_key import read_encoder_key
-from server.access.tls import check_certificate
+from server.access.tls import load_certificate
 from server.settings import ServerSettings, Settings, SettingsError, load_settings
 from tests.certificates import write_certificate
 
@@ -52,7 +52,7 @@ def test_a_name_is_as_wide_as_its_widest_address(
 
 
 def check(certfile: Path | None, keyfile: Path | None) -> None:
-    check_certificate(ServerSettings(ssl_certfile=certfile, ssl_keyfile=keyfile))
+    load_certificate(ServerSettings(ssl_certfile=certfile, ssl_keyfile=keyfile))
 
 
 def test_a_certificate_with_its_key_is_fine(tmp_path: Path) -> None:
