@@ -13,7 +13,6 @@ import psutil
 from vllm.distributed import get_pp_group, get_tensor_model_parallel_rank
 from vllm.distributed.ec_transfer import get_ec_transfer
 
-from model_executor.large_blocks import map_large_blocks
 from model_executor.node_watch import watch_nodes
 from model_executor.speculative_sampling import repair_expansion
 from model_executor.weight_checksum import checksum_weights
@@ -72,11 +71,6 @@ class WorkerExtension:
                 generators.update(kept)
 
         runner.sample_tokens = sample_without_dropped
-
-    def bound_host_memory(self) -> None:
-        """Keep the C library from holding ever more of what steps on a CPU have freed."""
-        if self.model_runner.device.type == "cpu":
-            map_large_blocks()
 
     def repair_speculative_sampling(self) -> None:
         if self.model_runner.device.type == "cpu":

@@ -21,10 +21,10 @@ from server.settings import EngineSettings, SettingsError
 _GIB = 1024**3
 _PREFILL_SCHEDULER = "server.vllm_scheduler.make_scheduler"
 _PLAIN_SCHEDULER = "server.vllm_scheduler.make_plain_scheduler"
-# Kernels of matrix products that are kept, one for each shape met: by oneDNN itself, 1,024 by
-# default, and by PyTorch in front of it, 1,024 too. Each takes 250 to 450 KiB, whatever the model:
-# an engine took 762 MiB after 5,100 requests to the demo model, and went on growing with every new
-# number of patches. vLLM's linear layers keep 32 each of their own.
+# Kernels of matrix products that are kept, one for each shape met: by oneDNN itself and, in front
+# of it, by PyTorch (https://github.com/pytorch/pytorch/issues/27971), 1,024 each by default. One
+# takes 250 to 450 KiB, whatever the model, and each number of patches is a new shape. vLLM's linear
+# layers have 32 each beside these, which share theirs as long as oneDNN keeps them.
 _KEPT_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
 _FIT_MEMORY = -1  # vLLM: the longest context that the KV cache holds
 

@@ -321,7 +321,6 @@ async def _prepare_workers(llm: AsyncLLM, settings: EngineSettings, server_pid: 
     await llm.collective_rpc("end_with_server", args=(socket.gethostname(), server_pid))
     await llm.collective_rpc("end_with_nodes")
     await llm.collective_rpc("keep_seeds")
-    await llm.collective_rpc("bound_host_memory")
     await llm.collective_rpc("make_stage_input")
     await llm.collective_rpc("repair_speculative_sampling")
     if settings.cudagraph_mm_encoder:
