@@ -32,7 +32,7 @@ SERVING = ("cpu", "cuda")
 def read_lock(name: str) -> dict[str, str]:
     """Versions by package, names spelt alike."""
     lines = (ROOT / "requirements" / name).read_text().splitlines()
-    pins = [line.split()[0].split("==") for line in lines if line and not line.startswith("#")]
+    pins = [re.split("[ ;]", line)[0].split("==") for line in lines if line[0] != "#"]
     return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in pins}
 
 
