@@ -250,6 +250,17 @@ def test_settings_in_containers_are_known(monkeypatch: pytest.MonkeyPatch) -> No
         assert grace_s > settings.server.shutdown_timeout_s, name
 
 
+@pytest.mark.skipif(not (DOCKER / "prometheus").exists(), reason="no dashboards in this tree")
+def test_what_the_cluster_mounts_is_there() -> None:
+    services = yaml.safe_load(CLUSTER.read_text())["services"].values()
+    mounted = {
+        volume.split(":")[0] for service in services for volume in service.get("volumes", ())
+    }
+    folders = {name for name in mounted if name.startswith("./")}
+    assert folders == {"./prometheus", "./grafana/provisioning", "./grafana/dashboards"}
+    assert [name for name in folders if not any((DOCKER / name).iterdir())] == []
+
+
 @needs_containers
 def test_files_in_the_documents_fit_the_compose_files(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "deployment.md").read_text()
