@@ -16,6 +16,7 @@ from tests.e2e.real_server import wait_until
 _START_TIMEOUT_S = 400
 _STOP_TIMEOUT_S = 120
 _NAMESPACES = ("--mount", "--pid", "--net", "--ipc", "--uts")
+_SYSTEM = (("proc", "proc"), ("sysfs -o ro", "sys"), ("tmpfs", "dev"))
 _DEVICES = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}  # minor numbers, major 1
 
 
@@ -123,7 +124,7 @@ class Container:
             commands.append(_mount_tmpfs(f"{root}{target}", f"noexec,{options}"))
         if self._service["read_only"]:
             commands.append(f"mount -o remount,bind,ro {root}")
-        commands += [f"mount -t proc proc {root}/proc", f"mount -t tmpfs tmpfs {root}/dev"]
+        commands += [f"mount -t {kind} none {root}/{place}" for kind, place in _SYSTEM]
         for name, minor in _DEVICES.items():
             commands.append(f"mknod -m 666 {root}/dev/{name} c 1 {minor}")
         commands += [f"ln -s /proc/self/fd {root}/dev/fd", f"mkdir {root}/dev/shm"]

@@ -1,5 +1,6 @@
 """The CPU image: every command of the Dockerfile and of the compose file, run without Docker."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("image")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Gigabytes, which pytest would keep for the next runs."""
+    path = tmp_path_factory.mktemp("image")
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture(scope="module")

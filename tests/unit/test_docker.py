@@ -32,7 +32,7 @@ SERVING = ("cpu", "cuda")
 def read_lock(name: str) -> dict[str, str]:
     """Versions by package, names spelt alike."""
     lines = (ROOT / "requirements" / name).read_text().splitlines()
-    pins = [line.split()[0].split("==") for line in lines if line and not line.startswith("#")]
+    pins = [re.split("[ ;]", line)[0].split("==") for line in lines if line[0] != "#"]
     return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in pins}
 
 
@@ -248,6 +248,17 @@ def test_settings_in_containers_are_known(monkeypatch: pytest.MonkeyPatch) -> No
         assert settings.server.insecure or settings.access.api_keys_file, name
         grace_s = float(service["stop_grace_period"].removesuffix("s"))
         assert grace_s > settings.server.shutdown_timeout_s, name
+
+
+@pytest.mark.skipif(not (DOCKER / "prometheus").exists(), reason="no dashboards in this tree")
+def test_what_the_cluster_mounts_is_there() -> None:
+    services = yaml.safe_load(CLUSTER.read_text())["services"].values()
+    mounted = {
+        volume.split(":")[0] for service in services for volume in service.get("volumes", ())
+    }
+    folders = {name for name in mounted if name.startswith("./")}
+    assert folders == {"./prometheus", "./grafana/provisioning", "./grafana/dashboards"}
+    assert [name for name in folders if not any((DOCKER / name).iterdir())] == []
 
 
 @needs_containers
