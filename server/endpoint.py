@@ -22,7 +22,12 @@ from server.field_names import named_by
 from server.metrics import RequestRecord
 from server.preparation import Preparation
 from server.prepared import PreparedAnswer
-from server.request_io import read_json_body, run_while_connected, with_write_timeout
+from server.request_io import (
+    parse_aside,
+    read_json_body,
+    run_while_connected,
+    with_write_timeout,
+)
 from server.request_log import add_fields
 from server.state import Backend, ServerState
 from server.trace import current_trace, traced
@@ -58,7 +63,8 @@ class GenerationEndpoint:
                 body = await read_json_body(
                     http_request, limits.max_body_bytes, limits.body_timeout_s, held.take
                 )
-            ask = self._dialect.parse(body, Caller(client.id, backend.engine.model_info.name))
+            caller = Caller(client.id, backend.engine.model_info.name)
+            ask = await parse_aside(self._dialect.parse, body, caller)
             del body  # it lives as long as the data URLs in `ask` do
             send = _with_warning(with_write_timeout(send, limits.write_timeout_s), ask.unknown)
             tells_sources = _SOURCES_HEADER in http_request.headers

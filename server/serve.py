@@ -26,6 +26,7 @@ from server.access.tls import load_certificate
 from server.app import create_app
 from server.engine import EngineDead
 from server.engine_restarts import EngineRestarts, freeze_garbage
+from server.fair_executor import use_fair_threads
 from server.http_protocol import BoundedProtocol
 from server.log_setup import log_lost_exceptions, set_up_logging
 from server.lora_adapters import LoraAdapters
@@ -184,6 +185,7 @@ async def serve_app(
     """
     settings = state.settings
     log_lost_exceptions(asyncio.get_running_loop())
+    use_fair_threads(asyncio.get_running_loop())
     tls = load_certificate(settings.server)
     config = uvicorn.Config(
         app,

@@ -17,7 +17,12 @@ from server.deadline import Deadline
 from server.field_names import named_by
 from server.preparation import Preparation
 from server.protocol import ChatCompletionRequest
-from server.request_io import read_json_body, run_while_connected, with_write_timeout
+from server.request_io import (
+    parse_aside,
+    read_json_body,
+    run_while_connected,
+    with_write_timeout,
+)
 from server.state import Backend, ServerState
 from server.tokens_protocol import DetokenizeRequest, TokenizeRequest
 
@@ -74,7 +79,7 @@ async def tokenize(
     body: bytearray, caller: Caller, backend: Backend, preparation: Preparation
 ) -> dict[str, Any]:
     """The tokens of a text or of a conversation, media included."""
-    request = parse_body(body, TokenizeRequest).request
+    request = (await parse_aside(parse_body, body, TokenizeRequest)).request
     backend.adapters.check_model(request.model or caller.model)
     if request.prompt is not None:
         with named_by({"messages": "prompt"}):
@@ -97,7 +102,7 @@ async def count_message(
     body: bytearray, caller: Caller, backend: Backend, preparation: Preparation
 ) -> dict[str, Any]:
     """How many tokens the prompt of a message would have."""
-    ask = parse_count(body, caller)
+    ask = await parse_aside(parse_count, body, caller)
     request = ask.request
     assert isinstance(request, ChatCompletionRequest)
     backend.adapters.check_model(request.model)
@@ -112,6 +117,6 @@ async def detokenize(
     body: bytearray, caller: Caller, backend: Backend, preparation: Preparation
 ) -> dict[str, Any]:
     """The text of tokens, special ones included."""
-    request = parse_body(body, DetokenizeRequest).request
+    request = (await parse_aside(parse_body, body, DetokenizeRequest)).request
     backend.adapters.check_model(request.model or caller.model)
     return {"prompt": await asyncio.to_thread(backend.renderer.decode_prompt, request.tokens)}

@@ -5,7 +5,9 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from threading import RLock
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import orjson
 from pydantic import BaseModel
@@ -14,6 +16,8 @@ from server.body_data_url import BodyDataUrl
 from server.protocol import Message
 
 Key = tuple[str, str]  # client, id
+_Rest = ParamSpec("_Rest")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,21 @@ class _Held:
     num_users: int = 0
 
 
+def _alone(
+    method: Callable[Concatenate["ResponseStore", _Rest], _Result],
+) -> Callable[Concatenate["ResponseStore", _Rest], _Result]:
+    """Long requests are parsed, and look for their history, in threads."""
+
+    @wraps(method)
+    def run(store: "ResponseStore", /, *args: _Rest.args, **kwargs: _Rest.kwargs) -> _Result:
+        with store._lock:
+            return method(store, *args, **kwargs)
+
+    return run
+
+
 class ResponseStore:
-    """Responses by client and id. Not thread-safe.
+    """Responses by client and id.
 
     Of the client that holds most, the least recently used ones go first: nobody can drive out what
     others keep. Responses that go on with one another share the messages, whose bytes count once.
@@ -65,6 +82,7 @@ class ResponseStore:
     def __init__(
         self, max_bytes: int, ttl_s: float, now: Callable[[], float] = time.monotonic
     ) -> None:
+        self._lock = RLock()
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._now = now
@@ -83,6 +101,7 @@ class ResponseStore:
         """What is held, about."""
         return self._num_bytes.total()
 
+    @_alone
     def put(self, client: str, response_id: str, kept: KeptResponse) -> bool:
         """Keep it, if it fits at all. Returns: whether it is kept."""
         self._forget_ended()
@@ -103,6 +122,7 @@ class ResponseStore:
             self._remove(next(key for key in self._kept if key[0] == largest))
         return True
 
+    @_alone
     def get(self, client: str, response_id: str) -> KeptResponse | None:
         self._forget_ended()
         kept = self._kept.get((client, response_id))
@@ -110,6 +130,7 @@ class ResponseStore:
             self._kept.move_to_end((client, response_id))
         return kept
 
+    @_alone
     def find_item(self, client: str, item_id: str) -> dict[str, Any] | None:
         """An output item of a kept response."""
         _, response_id = self._items.get((client, item_id), ("", ""))
@@ -117,6 +138,7 @@ class ResponseStore:
         items = kept.output if kept is not None else []
         return next((item for item in items if item["id"] == item_id), None)
 
+    @_alone
     def delete(self, client: str, response_id: str) -> bool:
         """Returns: whether there was one."""
         if self.get(client, response_id) is None:

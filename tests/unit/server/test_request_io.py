@@ -1,10 +1,16 @@
 import asyncio
+import threading
 
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
 from server.errors import BodyTimeout, PayloadTooLarge, UnsupportedContentType
-from server.request_io import read_json_body, run_while_connected, with_write_timeout
+from server.request_io import (
+    parse_aside,
+    read_json_body,
+    run_while_connected,
+    with_write_timeout,
+)
 
 JSON = {"content-type": "application/json; charset=utf-8"}
 
@@ -193,3 +199,22 @@ async def test_cancellation_from_outside_reaches_the_work():
     with pytest.raises(asyncio.CancelledError):
         await outer
     assert cancelled
+
+
+@pytest.mark.parametrize(("num_bytes", "is_aside"), [(1000, False), (2_000_000, True)])
+async def test_a_long_body_is_parsed_in_a_thread(num_bytes: int, is_aside: bool) -> None:
+    def parse(body: bytearray, what: str, *, more: int) -> tuple[str, int, bool]:
+        return what, more, threading.current_thread() is not threading.main_thread()
+
+    found = await parse_aside(parse, bytearray(num_bytes), "it", more=3)
+    assert found == ("it", 3, is_aside)
+
+
+async def test_others_run_while_a_long_body_is_parsed() -> None:
+    has_run = threading.Event()
+
+    def parse(body: bytearray) -> bool:
+        return has_run.wait(120)
+
+    asyncio.get_running_loop().call_soon(has_run.set)
+    assert await parse_aside(parse, bytearray(2_000_000))
