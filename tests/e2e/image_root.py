@@ -15,8 +15,12 @@ from pathlib import Path
 
 from tests.dockerfile import DOCKERFILE, ROOT, Instruction, fill_in, read_pairs, read_stages
 
-CAN_BUILD = os.geteuid() == 0 and all(
-    shutil.which(name) for name in ("debootstrap", "unshare", "nsenter", "ip")
+_TOOLS = ("debootstrap", "unshare", "nsenter", "ip")
+_NAMESPACES = ("unshare", "--mount", "--pid", "--net", "--fork", "true")
+CAN_BUILD = (
+    os.geteuid() == 0
+    and all(map(shutil.which, _TOOLS))
+    and subprocess.run(_NAMESPACES, capture_output=True).returncode == 0
 )
 _SUITE = "bookworm"
 _PACKAGES = "python3,python3-venv,ca-certificates"
