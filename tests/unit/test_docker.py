@@ -250,7 +250,6 @@ def test_settings_in_containers_are_known(monkeypatch: pytest.MonkeyPatch) -> No
         assert grace_s > settings.server.shutdown_timeout_s, name
 
 
-@pytest.mark.skipif(not (DOCKER / "prometheus").exists(), reason="no dashboards in this tree")
 def test_what_the_cluster_mounts_is_there() -> None:
     services = yaml.safe_load(CLUSTER.read_text())["services"].values()
     mounted = {
