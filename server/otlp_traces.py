@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -28,12 +27,12 @@ from starlette.types import Scope
 from server.engine import EngineRequest, EngineTimes, SamplingOptions
 from server.settings import OtlpProtocol
 from server.trace import UNTRACED, RequestTrace, Stage
+from server.version import PROJECT, find_version
 
 if TYPE_CHECKING:
     from server.answer import Usage
     from server.choice import FinishReason
 
-SERVICE_NAME = "qwen3vl-serve"
 _TEXT_ENDPOINT = "/v1/completions"
 _TRACE_HEADERS = ("traceparent", "tracestate")
 _FLUSH_TIMEOUT_S = 5.0  # at the end, for a collector that does not answer
@@ -45,17 +44,17 @@ class OtlpTracing:
     To be made in the process that uses it, after all forks.
 
     Args:
-        endpoint: `http://`, `https://` or `grpc://` (not encrypted); a whole URL with its path for
+        endpoint: `http://` (not encrypted) or `https://`; a whole URL with its path for
             `http/protobuf`. Everything else is OpenTelemetry's own: OTEL_EXPORTER_OTLP_HEADERS,
             OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, ...
     """
 
     def __init__(self, endpoint: str, protocol: OtlpProtocol) -> None:
-        own = {"service.name": SERVICE_NAME, "service.version": version(SERVICE_NAME)}
+        own = {"service.name": PROJECT, "service.version": find_version(PROJECT) or "unknown"}
         resource = Resource.create().merge(Resource(own)).merge(OTELResourceDetector().detect())
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(_make_exporter(endpoint, protocol)))
-        self._tracer = self._provider.get_tracer(SERVICE_NAME)
+        self._tracer = self._provider.get_tracer(PROJECT)
         self._propagator = TraceContextTextMapPropagator()
 
     @contextmanager
@@ -69,7 +68,7 @@ class OtlpTracing:
             {
                 http.HTTP_REQUEST_METHOD: "POST",
                 http.HTTP_ROUTE: path,
-                gen_ai.GEN_AI_PROVIDER_NAME: SERVICE_NAME,
+                gen_ai.GEN_AI_PROVIDER_NAME: PROJECT,
             },
         )
         try:

@@ -410,7 +410,6 @@ def _collect_facts(
     model = _locate_model(settings.engine.model)
     host, port = server.servers[0].sockets[0].getsockname()[:2]
     scheme = "http" if settings.server.ssl_certfile is None else "https"
-    app = cast(FastAPI, server.config.app)
     return Facts(
         settings=settings,
         info=engine.model_info,
@@ -419,5 +418,4 @@ def _collect_facts(
         kind=backend.renderer.kind if isinstance(backend, Backend) else None,
         config=read_checkpoint_json(model, "config.json", settings.engine.revision) or {},
         url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}",
-        has_page=any(getattr(route, "path", None) == "/" for route in app.routes),
     )

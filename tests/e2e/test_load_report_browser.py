@@ -1,7 +1,6 @@
 """The report of the load test in a real browser, on a phone's width."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,22 +8,11 @@ import pytest
 
 from benchmarks.load.arrivals import ClosedLoop, OpenLoop
 from benchmarks.load.report import render_report
+from tests.e2e.ui_browser import BROWSER, FLAGS
 from tests.load_results import make_run
 
-_BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 _WIDTH = 360
 _LEAST_TEXT_HEIGHT = 9
-_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--dump-dom",
-)
 # The window of a headless browser is at least 500 pixels wide, a frame is as wide as it is told.
 _OUTER = """<!doctype html><iframe id="page" width="{width}" height="800" style="border:0"
 srcdoc="{page}"></iframe><pre id="found"></pre><script>
@@ -41,9 +29,9 @@ onload = () => {{
 </script>"""
 
 
-@pytest.mark.skipif(_BROWSER is None, reason="there is no chromium")
+@pytest.mark.skipif(BROWSER is None, reason="there is no chromium")
 def test_the_report_fits_a_phone(tmp_path: Path) -> None:
-    assert _BROWSER is not None
+    assert BROWSER is not None
     result, records = make_run(
         targets=["server", "vs"],
         loads=[ClosedLoop(1), ClosedLoop(8), OpenLoop(16), OpenLoop(32)],
@@ -53,7 +41,13 @@ def test_the_report_fits_a_phone(tmp_path: Path) -> None:
     report = render_report(result, records).replace("&", "&amp;").replace('"', "&quot;")
     page = tmp_path / "outer.html"
     page.write_text(_OUTER.format(width=_WIDTH, page=report), encoding="utf-8")
-    command = [_BROWSER, *_FLAGS, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
+    command = [
+        BROWSER,
+        *FLAGS,
+        "--dump-dom",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        page.as_uri(),
+    ]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     found = re.search(r'<pre id="found">wide (\d+) of (\d+), text ([\d.]+)</pre>', shown)
     assert found is not None

@@ -3,7 +3,6 @@
 import math
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from tests.api_keys import bearer, write_key_file
 from tests.e2e.real_cache import picture_part
 from tests.e2e.real_media import image, text, video
 from tests.e2e.real_server import MODEL_NAME, RealServer, make_request, wait_until
+from tests.e2e.scaling import free_port
 from tests.fake_backend import CORRUPT_URL, image_part
 from tests.monitoring import CONFIG, RULES, dashboard_expressions, rules
 from tests.otlp_collector import Collector, SeenSpan, collect_http
@@ -159,8 +159,7 @@ def run_prometheus(folder: Path, server: RealServer) -> Iterator[Prometheus]:
     key.write_text(ADMIN)
     scrape["authorization"]["credentials_file"] = str(key)
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         "prometheus",
         f"--config.file={folder / 'prometheus.yml'}",

@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).parents[2] / "demo" / "examples"
 PICTURE, CLIP = EXAMPLES / "shapes.png", EXAMPLES / "shapes.mp4"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 TIMEOUT_MS = 120_000
-_FLAGS = (
+FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -68,7 +68,7 @@ _FILE_EVENT = """
 @contextmanager
 def open_browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=list(_FLAGS))
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=list(FLAGS))
         yield browser
         browser.close()
 

