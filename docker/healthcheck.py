@@ -1,4 +1,4 @@
-"""The containers' health check: status 0 if `/health` of the server in this container answers 200.
+"""The containers' health check: status 0 if the server in this container is ready for requests.
 
 Port and TLS are those of the environment variables; flags of `serve` are not seen here.
 """
@@ -7,7 +7,7 @@ import os
 import ssl
 import sys
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 TIMEOUT_S = 9
 
@@ -15,11 +15,11 @@ TIMEOUT_S = 9
 def main() -> int:
     port = os.environ.get("QWEN3VL_SERVER__PORT", "8000")
     has_tls = "QWEN3VL_SERVER__SSL_CERTFILE" in os.environ
-    url = f"{'https' if has_tls else 'http'}://127.0.0.1:{port}/health"
+    url = f"{'https' if has_tls else 'http'}://127.0.0.1:{port}/ready"
     # The certificate names the address that clients use, not this one.
-    context = ssl._create_unverified_context() if has_tls else None
+    tls = HTTPSHandler(context=ssl._create_unverified_context())
     try:
-        with urlopen(url, timeout=TIMEOUT_S, context=context):
+        with build_opener(ProxyHandler({}), tls).open(url, timeout=TIMEOUT_S):
             return 0
     except (URLError, TimeoutError) as error:
         print(f"{url}: {error}", file=sys.stderr)

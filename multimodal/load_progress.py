@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from multimodal.checkpoint_files import read_checkpoint_json
+from multimodal.private_directory import check_private
 
 _FOLDER = "qwen3vl-loading"
 _FORM = struct.Struct("<QB")  # bytes, and whether that was all
@@ -29,14 +30,22 @@ class Loaded:
 def make_folder(run_folder: Path) -> Path:
     """Let the processes that know this folder tell how far they are."""
     folder = run_folder / _FOLDER
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     return folder
 
 
 def counted(weights: Iterable[tuple[str, Any]], run_folder: str) -> Iterable[tuple[str, Any]]:
-    """Pass on named tensors, and tell their bytes to whoever has made the folder."""
-    path = Path(run_folder, _FOLDER, str(os.getpid()))
-    return _count(weights, path) if path.parent.is_dir() else weights
+    """Pass on named tensors, and tell their bytes to whoever has made the folder.
+
+    Args:
+        run_folder: vLLM's for its sockets. Under its own server that is everybody's temporary
+            folder, where somebody else may have made ours, with links in it.
+    """
+    folder = Path(run_folder, _FOLDER)
+    with suppress(OSError):
+        if check_private(folder) is None:
+            return _count(weights, folder / str(os.getpid()))
+    return weights
 
 
 def read_loaded(folder: Path) -> Loaded | None:
@@ -68,10 +77,19 @@ def weights_bytes(model: str, revision: str | None) -> int | None:
 
 def _count(weights: Iterable[tuple[str, Any]], path: Path) -> Iterator[tuple[str, Any]]:
     num_bytes = 0
-    with path.open("wb", buffering=0) as file:
-        os.pwrite(file.fileno(), _FORM.pack(0, False), 0)
-        for name, tensor in weights:
-            yield name, tensor
-            num_bytes += tensor.nbytes
-            os.pwrite(file.fileno(), _FORM.pack(num_bytes, False), 0)
-        os.pwrite(file.fileno(), _FORM.pack(num_bytes, True), 0)
+    _tell(path, num_bytes, is_done=False)
+    for name, tensor in weights:
+        yield name, tensor
+        num_bytes += tensor.nbytes
+        _tell(path, num_bytes, is_done=False)
+    _tell(path, num_bytes, is_done=True)
+
+
+def _tell(path: Path, num_bytes: int, *, is_done: bool) -> None:
+    """What fails here is a bar that stands still, and no reason to stop loading."""
+    with suppress(OSError):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(file, _FORM.pack(num_bytes, is_done), 0)
+        finally:
+            os.close(file)

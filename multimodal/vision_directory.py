@@ -47,15 +47,16 @@ def form_of(entry: StoredEntry) -> Form | None:
 
 
 def find_damage(entry: StoredEntry) -> str | None:
-    """Read all of an entry: what is wrong with it; None if it is right, or gone by now."""
+    """Read all of an entry: what is wrong with it; None if it is right, or gone by now.
+
+    Raises: OSError if it cannot be read, which says nothing about what is in it.
+    """
     try:
         read_verified(entry.path, entry.namespace, entry.key, max_bytes=MAX_ENTRY_BYTES)
     except FileNotFoundError:
         return None
     except DamagedEntry as error:
         return str(error)
-    except OSError as error:
-        return error.strerror or type(error).__name__
     return None
 
 

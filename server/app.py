@@ -125,7 +125,7 @@ def _list_routes(state: ServerState, responses: ResponseStore) -> list[BaseRoute
     if state.settings.engine.role == "encoder":
         endpoints[ENCODE_PATH] = EncodeEndpoint(state)
     routes = [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
-    return [*routes, *(build_page_routes() if state.settings.server.ui else ())]
+    return [*routes, *(build_page_routes() if state.settings.has_page else ())]
 
 
 async def _answer_routing_error(request: Request, error: Exception) -> Response:

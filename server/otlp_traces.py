@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from server.choice import FinishReason
 
 _TEXT_ENDPOINT = "/v1/completions"
-_TRACE_HEADERS = ("traceparent", "tracestate")
+_TRACE_HEADERS = (
+    "traceparent",
+)  # `tracestate` is free text, which would be in spans and in the log
 _FLUSH_TIMEOUT_S = 5.0  # at the end, for a collector that does not answer
 
 

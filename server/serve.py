@@ -199,6 +199,7 @@ async def serve_app(
         # h11 bounds the size of request headers, which httptools does not
         http=_make_protocols(settings.server, tls),  # type: ignore[arg-type]
         ws="none",
+        reset_contextvars=True,  # else a pipelined request has what the one before it has set
         proxy_headers=False,
     )
     server = _Server(config, state, reported, tls)
@@ -398,7 +399,7 @@ async def _report(settings: Settings, state: ServerState, server: uvicorn.Server
     while not (server.started and state.backend is not None):
         await asyncio.sleep(_LOOK_INTERVAL_S)
     try:
-        report_start(_collect_facts(settings, state.backend, server))
+        report_start(await asyncio.to_thread(_collect_facts, settings, state.backend, server))
     except Exception:  # nothing depends on it
         logger.exception("there is no report of the start")
 

@@ -749,6 +749,11 @@ class Settings(BaseSettings):
     responses: ResponsesSettings = Field(default_factory=ResponsesSettings)
     observability: ObservabilitySettings = Field(default_factory=ObservabilitySettings)
 
+    @property
+    def has_page(self) -> bool:
+        """For people, at `/`. A process that only encodes answers no questions."""
+        return self.server.ui and self.engine.role != "encoder"
+
     @model_validator(mode="after")
     def _check_workers(self) -> Self:
         """What changes in one process, the others would not know."""

@@ -71,7 +71,7 @@ def list_fields(facts: Facts) -> dict[str, Any]:
         "max_video_bytes": settings.media.max_video_bytes,
         "api_keys": settings.access.api_keys_file is not None,
         "api": f"{facts.url}/v1",
-        "page": f"{facts.url}/" if facts.settings.server.ui else None,
+        "page": f"{facts.url}/" if facts.settings.has_page else None,
     }
 
 

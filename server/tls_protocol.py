@@ -12,6 +12,10 @@ from uvloop.loop import SSLProtocol  # type: ignore[attr-defined]
 from server.http_protocol import BoundedProtocol
 from server.settings import ServerSettings
 
+# For a client's answer to the end of TLS, which idle ones do not give; the loop's own 30 s would
+# hold up every stop of the server.
+_CLOSE_TIMEOUT_S = 5.0
+
 
 class TlsProtocols:
     """Makes the protocol of each connection, as uvicorn's `http`: HTTP inside of TLS."""
@@ -49,6 +53,7 @@ class _TlsProtocol(SSLProtocol):  # type: ignore[misc]
             nobody_waits,
             server_side=True,
             ssl_handshake_timeout=timeout_s,
+            ssl_shutdown_timeout=_CLOSE_TIMEOUT_S,
         )
         self._max_connections = limits.max_connections
         self._connections = connections

@@ -10,6 +10,7 @@ import httpx
 
 _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 3600.0  # a prompt may wait, and a long video takes its time
+_OWN_HOSTS = ("127.0.0.1", "localhost", "::1")
 _MAX_REASON_CHARS = 400
 _KEY_HINT = "give an API key: --api-key-file, or OPENAI_API_KEY in the environment"
 
@@ -38,7 +39,13 @@ class ChatClient:
         headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
         timeout = httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
         with self._explained():
-            self._http = httpx.Client(base_url=self._url, headers=headers, timeout=timeout)
+            self._http = httpx.Client(
+                base_url=self._url,
+                headers=headers,
+                timeout=timeout,
+                # no proxy between this machine and itself: it would see the key and the pictures
+                trust_env=httpx.URL(self._url).host not in _OWN_HOSTS,
+            )
 
     def close(self) -> None:
         self._http.close()

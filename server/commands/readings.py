@@ -150,10 +150,15 @@ def parse_gpus(table: str) -> tuple[Gpu, ...]:
 
 
 def measure_disk(directory: Path, num_bytes: int = _PROBE_BYTES) -> DiskSpeed:
-    """Write a file that is removed again, and read it back from the disk."""
+    """Write a file that is removed again, and read it back from the disk.
+
+    Args:
+        directory: if it is not there, the nearest one above it: the server's user is to make it.
+    """
     content = os.urandom(num_bytes)
+    while not directory.exists():
+        directory = directory.parent
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
             started = time.perf_counter()
             os.write(file.fileno(), content)

@@ -280,7 +280,7 @@ def test_files_in_the_documents_fit_the_compose_files(tmp_path: Path) -> None:
 
 class Healthy(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.send_response(200 if self.path == "/health" else 404)
+        self.send_response(200 if self.path == "/ready" else 404)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -315,6 +315,11 @@ def test_health_is_asked_for_with_tls(healthy: ThreadingHTTPServer, tmp_path: Pa
     context.load_cert_chain(certificate, key)
     healthy.socket = context.wrap_socket(healthy.socket, server_side=True)
     assert check_health(healthy.server_port, QWEN3VL_SERVER__SSL_CERTFILE="cert.pem") == 0
+
+
+def test_health_is_asked_for_without_a_proxy(healthy: ThreadingHTTPServer) -> None:
+    """Docker gives containers the variables of the user's own proxy."""
+    assert check_health(healthy.server_port, http_proxy="http://127.0.0.1:1") == 0
 
 
 def test_a_server_that_is_gone_is_not_healthy() -> None:

@@ -1,5 +1,6 @@
 """`qwen3vl-serve cache` on directories that real tiers have written."""
 
+import errno
 import io
 import json
 import os
@@ -118,6 +119,18 @@ def test_verify_finds_damage_and_removes_it_when_asked(
     assert (status, found["removed"], file.exists()) == (1, True, False)
     assert main(["cache", "verify", "--dir", str(directory)]) == 0
     assert "2 entries verified, 0 damaged" in capsys.readouterr().out
+
+
+def test_what_cannot_be_read_is_not_removed(
+    directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("multimodal.vision_directory.read_verified", fail)
+    assert main(["cache", "verify", "--dir", str(directory), "--remove"]) == 2
+    assert "Too many open files" in capsys.readouterr().err
+    assert all(file_of(directory, key).exists() for key in KEYS)
 
 
 def test_verify_finds_an_entry_under_another_name(

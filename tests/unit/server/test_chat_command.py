@@ -172,6 +172,14 @@ def url() -> Iterator[str]:
         thread.join()
 
 
+def test_no_proxy_is_told_the_key_of_a_server_on_this_machine(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    FakeServer.answer = (200, b'{"data": [{"id": "demo"}]}')
+    assert ChatClient(url, "its key").find_model() == "demo"
+
+
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [

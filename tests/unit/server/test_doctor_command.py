@@ -170,6 +170,8 @@ def test_gpus_are_read_off_the_drivers_table() -> None:
 def test_the_disk_is_measured_and_left_as_it_was(tmp_path: Path) -> None:
     speed = measure_disk(tmp_path, num_bytes=MIB)
     assert speed.written > 0 and speed.read > 0 and list(tmp_path.iterdir()) == []
+    assert measure_disk(tmp_path / "not" / "yet", num_bytes=MIB).written > 0
+    assert list(tmp_path.iterdir()) == []  # the server's user is to make it
     (tmp_path / "file").touch()
     assert measure_disk(tmp_path / "file" / "folder", num_bytes=MIB).fault is not None
 

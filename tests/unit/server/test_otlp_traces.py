@@ -78,6 +78,15 @@ async def test_a_client_that_does_not_trace_this_request_is_followed() -> None:
     assert (await trace(Server(), headers=headers)).spans == []
 
 
+async def test_a_tracestate_is_not_taken_over(caplog: pytest.LogCaptureFixture) -> None:
+    """It is free text of the client, and OpenTelemetry logs one that it cannot read."""
+    for text in ("vendor=secret", "Bearer secret"):
+        headers = {"traceparent": f"00-{TRACE_ID}-{PARENT_ID}-01", "tracestate": text}
+        spans = (await trace(Server(), headers=headers)).spans
+        assert spans and "secret" not in repr(spans)
+    assert "secret" not in caplog.text
+
+
 @pytest.mark.parametrize("traceparent", ["", "00-0-0-01", "garbage " * 900])
 async def test_a_malformed_traceparent_is_passed_over(traceparent: str) -> None:
     root = root_of(await trace(Server(), headers={"traceparent": traceparent}))

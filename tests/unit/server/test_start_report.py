@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,6 +119,27 @@ def test_loading_is_told_where_somebody_looks_on(tmp_path: Path) -> None:
     assert read_loaded(folder) == Loaded(20, True)
     (folder / "999999999").write_bytes(b"\x08" + bytes(8))
     assert read_loaded(folder) == Loaded(8, False)  # the one that is the furthest behind
+
+
+def test_nothing_is_written_to_a_folder_that_others_have_made(tmp_path: Path) -> None:
+    """vLLM's own server has everybody's temporary folder for this."""
+    weights = [("a", torch.zeros(4))]
+    real = make_folder(tmp_path)
+    real.chmod(0o777)
+    tmp_path.chmod(0o777)
+    assert counted(weights, str(tmp_path)) is weights
+    elsewhere = real.rename(tmp_path / "elsewhere")
+    elsewhere.chmod(0o700)
+    real.symlink_to(elsewhere)
+    assert counted(weights, str(tmp_path)) is weights
+
+
+def test_a_folder_that_goes_away_stops_no_loading(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path)
+    passing = iter(counted([("a", torch.zeros(4)), ("b", torch.zeros(4))], str(tmp_path)))
+    next(passing)
+    shutil.rmtree(folder)
+    assert [name for name, _ in passing] == ["b"]
 
 
 def test_the_size_of_a_checkpoint_is_that_of_its_files(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import server.ui
 from server import cli
 from server.access.operator_paths import is_open
-from server.settings import AccessSettings, ServerSettings, Settings
+from server.settings import AccessSettings, EngineSettings, ServerSettings, Settings
 from tests.api_keys import write_key_file
 from tests.fake_backend import Server, assert_error
 
@@ -146,3 +146,11 @@ def test_every_file_goes_into_wheels() -> None:
     assert listed is not None
     patterns = re.findall(r'"\*(\.\w+)"', listed[1])
     assert {p.suffix for p in FOLDER.iterdir() if p.is_file()} <= {*patterns, ".py"}
+
+
+async def test_a_process_that_only_encodes_has_none() -> None:
+    """It answers no questions."""
+    settings = Settings(engine=EngineSettings(role="encoder"))
+    assert not settings.has_page
+    response = await Server(settings=settings).request("GET", "/")
+    assert_error(response, 404, "not_found")
