@@ -16,7 +16,6 @@ from tests.e2e.real_server import wait_until
 _START_TIMEOUT_S = 400
 _STOP_TIMEOUT_S = 120
 _NAMESPACES = ("--mount", "--pid", "--net", "--ipc", "--uts")
-_SHM_SIZE = "64mb"  # Docker's
 _SYSTEM = (("proc", "proc"), ("sysfs -o ro", "sys"), ("tmpfs", "dev"))
 _DEVICES = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}  # minor numbers, major 1
 
@@ -91,10 +90,6 @@ class Container:
     def stop(self) -> int:
         """By the image's signal; the exit status."""
         self._first.send_signal(signal.Signals[self._image.stage.last("STOPSIGNAL").argument])
-        return self.wait()
-
-    def wait(self) -> int:
-        """Until it ends; the exit status."""
         return self._popen.wait(_STOP_TIMEOUT_S)
 
     @property
@@ -110,7 +105,7 @@ class Container:
         limits.append("--bounding-set=-all")
         if "no-new-privileges:true" in self._service["security_opt"]:
             limits.append("--no-new-privs")
-        variables = {**self._image.environment, **self._service.get("environment", {})}
+        variables = {**self._image.environment, **self._service["environment"]}
         given = [f"{name}={value}" for name, value in variables.items()]
         start = ["env", "-i", "-C", self._image.directory, *given]
         return ["chroot", str(self._image.root), "setpriv", *limits, *start, *command]
@@ -119,7 +114,7 @@ class Container:
         """Shell commands, in the new namespaces, before the root is left for the image's."""
         root = self._image.root
         commands = ["mount --make-rprivate /", f"mount --bind {root} {root}"]
-        for volume in self._service.get("volumes", ()):
+        for volume in self._service["volumes"]:
             name, target = volume.split(":")[:2]
             if not self._volumes[name].exists():
                 commands.append(f"cp -a {root}{target} {self._volumes[name]}")
@@ -133,7 +128,7 @@ class Container:
         for name, minor in _DEVICES.items():
             commands.append(f"mknod -m 666 {root}/dev/{name} c 1 {minor}")
         commands += [f"ln -s /proc/self/fd {root}/dev/fd", f"mkdir {root}/dev/shm"]
-        size = self._service.get("shm_size", _SHM_SIZE).removesuffix("b")
+        size = self._service["shm_size"].removesuffix("b")
         commands.append(_mount_tmpfs(f"{root}/dev/shm", f"noexec,mode=1777,size={size}"))
         return [*commands, "ip link set lo up"]
 

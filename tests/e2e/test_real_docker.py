@@ -1,9 +1,8 @@
-"""The images of CPU and router: what Dockerfile and compose files run, run without Docker."""
+"""The CPU image: every command of the Dockerfile and of the compose file, run without Docker."""
 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -28,30 +27,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def builder(folder: Path) -> ImageBuilder:
-    return ImageBuilder(folder)
-
-
-@pytest.fixture(scope="module")
-def image(builder: ImageBuilder) -> Image:
+def image(folder: Path) -> Image:
+    builder = ImageBuilder(folder)
     builder.build("cpu-packages")
-    return build(builder, "cpu")
-
-
-def build(builder: ImageBuilder, name: str) -> Image:
-    root, environment, directory = builder.build(name)
-    return Image(root, read_stages(DOCKERFILE.read_text())[name], environment, directory)
-
-
-def read_service(compose_file: str, name: str) -> dict[str, Any]:
-    services = yaml.safe_load((ROOT / "docker" / compose_file).read_text())["services"]
-    found: dict[str, Any] = services[name]
-    return found
+    root, environment, directory = builder.build("cpu")
+    return Image(root, read_stages(DOCKERFILE.read_text())["cpu"], environment, directory)
 
 
 @pytest.fixture(scope="module")
 def container(image: Image, folder: Path) -> Iterator[Container]:
-    service = read_service("compose.yaml", "serve")
+    service = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]["serve"]
     volumes = {"cache": folder / "cache"}
     with Container(image, service, volumes, folder / "log") as container:
         container.wait_until_healthy()
@@ -85,16 +70,3 @@ def test_it_is_nobody_who_can_change_the_image(container: Container) -> None:
 def test_pictures_are_kept_on_the_volume(container: Container, folder: Path) -> None:
     ask(container, "demo/examples/shapes.png", "How many circles are there?", "--no-thinking")
     assert list((folder / "cache" / "vision").rglob("*.vision"))
-
-
-def test_the_router_starts_and_knows_its_flags(builder: ImageBuilder, folder: Path) -> None:
-    """What it does with them, tests/e2e/test_real_replicas.py shows."""
-    service = read_service("compose.cluster.yaml", "router")
-    image = build(builder, "router")
-    given = [*image.stage.last("ENTRYPOINT").words, *service["command"]]
-    flags = {word.split("=")[0] for word in given if word.startswith("--")}
-    helping = {**service, "command": [*service["command"], "--help"]}
-    with Container(image, helping, {}, folder / "router.log") as container:
-        assert container.wait() == 0, container.log
-        known = container.log
-    assert not {flag for flag in flags if f"{flag} " not in known}

@@ -23,6 +23,7 @@ from tests.e2e.real_server import wait_until
 from tests.fake_backend import Server
 
 HANG_S = 45  # less than the time that the event loop itself gives a handshake
+LESS_THAN_THE_LOOPS_OWN_S = 25  # 30
 CLIENT_HELLO = bytes.fromhex("160301020001") + b"\x00" * 20  # the beginning of one
 NUM_OPEN = 1000
 MAX_BYTES_EACH = 300_000
@@ -96,6 +97,18 @@ def test_a_connection_without_a_request_is_closed_behind_its_handshake(tmp_path:
     with listen(tmp_path, header_timeout_s=2) as server:
         client = server._trust.wrap_socket(server.connect(), server_hostname="localhost")
         assert_closed(client)
+
+
+def test_an_idle_client_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """It does not read, and so does not answer the end of TLS."""
+    with listen(tmp_path) as server:
+        client = server._trust.wrap_socket(server.connect(), server_hostname="localhost")
+        client.sendall(b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 200"
+        server.uvicorn.should_exit = True
+        connections = server.uvicorn.server_state.connections
+        wait_until(lambda: not connections, LESS_THAN_THE_LOOPS_OWN_S)
+        client.close()
 
 
 def test_handshakes_count_as_connections(tmp_path: Path) -> None:
