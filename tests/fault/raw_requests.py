@@ -75,7 +75,7 @@ def list_raw_requests() -> Iterator[RawRequest]:
 def _bad_first_lines() -> Iterator[RawRequest]:
     yield RawRequest("HTTP 0.9", b"GET /\r\n\r\n", (400,))
     yield RawRequest("no path", b"GET HTTP/1.1\r\nhost: a\r\n\r\n", (400,))
-    yield RawRequest("HTTP 9.9", b"GET / HTTP/9.9\r\n" + _CLOSE + b"\r\n", (404,))
+    yield RawRequest("HTTP 9.9", b"GET /nothing HTTP/9.9\r\n" + _CLOSE + b"\r\n", (404,))
     yield RawRequest("no version", b"GET / HTTP\r\nhost: a\r\n\r\n", (400,))
     yield RawRequest("a method that is none", get(method=b"B@D{}"), (400,))
     yield RawRequest("an unknown method", get(method=b"BREW"), (405,))
