@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import termios
 import threading
@@ -51,6 +52,11 @@ class TerminalChat:
         return self.read_until(PROMPT)
 
 
+def _heed_ctrl_c() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # the terminal makes it a signal
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what runs in the background ignores it
+
+
 @contextmanager
 def terminal_chat(url: str, *options: str) -> Iterator[TerminalChat]:
     ours, theirs = pty.openpty()
@@ -61,7 +67,7 @@ def terminal_chat(url: str, *options: str) -> Iterator[TerminalChat]:
         stderr=theirs,
         env=_ENVIRONMENT,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # Ctrl-C becomes a signal
+        preexec_fn=_heed_ctrl_c,
     )
     os.close(theirs)
     try:
