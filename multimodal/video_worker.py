@@ -20,9 +20,7 @@ Rotation in the file's display matrix (phone videos) is applied by decord2. Fram
 
 import ctypes
 import gc
-import os
 import resource
-import struct
 import sys
 from io import BytesIO
 from typing import IO, Any
@@ -30,14 +28,10 @@ from typing import IO, Any
 import decord
 import numpy as np
 
+from multimodal.landlock import give_up_files_and_signals
 from multimodal.worker_messages import private_stdio, read_exactly, receive, send
 
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
-_LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446  # system calls
-_LANDLOCK_VERSION = 1  # a flag of the former
-_FILE_RIGHTS = (1 << 13) - 1  # all of Landlock's first version, running a program among them
-_SCOPED = 0b11  # abstract sockets and signals
-_FIRST_SCOPED_VERSION = 6
 
 
 def main() -> None:
@@ -85,22 +79,11 @@ def _confine(max_bytes: int) -> None:
 
 
 def _shut_in() -> None:
-    """What needs no file descriptor, and so is not prevented by having none.
-
-    Landlock restricts the calling thread and those that it starts; the decoder's come later.
-    """
+    """Landlock restricts this thread and those that it starts; the decoder's come later."""
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # a program that collects cores ignores their limit
-    version = libc.syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_VERSION)
-    if version < 1:  # an older kernel, or turned off
-        return
-    rights = struct.pack("Q", _FILE_RIGHTS)
-    if version >= _FIRST_SCOPED_VERSION:
-        rights = struct.pack("QQQ", _FILE_RIGHTS, 0, _SCOPED)
-    ruleset = libc.syscall(_LANDLOCK_CREATE_RULESET, rights, ctypes.c_size_t(len(rights)), 0)
-    libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
-    os.close(ruleset)
+    give_up_files_and_signals()
 
 
 def _limit_cpu(seconds: int) -> None:

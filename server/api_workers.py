@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from server.app import create_app
+from server.assembly import load_backend
 from server.loading_bar import loading_bar
 from server.run_folder import RunFolder
-from server.serve import CUT_AFTER_S, bind, load_backend, serve_app
+from server.serve import CUT_AFTER_S, bind, serve_app
 from server.settings import ServerSettings, Settings
 from server.state import ServerState
 

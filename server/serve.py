@@ -7,30 +7,28 @@ import signal
 import socket
 import ssl
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import uvicorn
 import uvloop
 from fastapi import FastAPI
 
 from demo.embedded import EMBEDDED_CHECKPOINT
-from multimodal.checkpoint_files import read_checkpoint_json
 from server.access.binding import check_binding
 from server.access.encoder_key import read_encoder_key
 from server.access.key_ring import KeyRing, load_keys
 from server.access.tls import load_certificate
 from server.app import create_app
+from server.assembly import load_backend
 from server.engine import EngineDead
-from server.engine_restarts import EngineRestarts, freeze_garbage
+from server.engine_restarts import EngineRestarts
 from server.fair_executor import use_fair_threads
 from server.http_protocol import BoundedProtocol
 from server.log_setup import log_lost_exceptions, set_up_logging
-from server.lora_adapters import LoraAdapters
-from server.metrics import Metrics
 from server.open_files import raise_file_limit
 from server.profiler import allow_tracing
 from server.run_folder import remove_left_overs
@@ -41,13 +39,10 @@ from server.settings import (
     Settings,
     otlp_protocol,
 )
-from server.start_report import Facts, report_start
-from server.state import Backend, EncoderBackend, ServerState
+from server.start_report import collect_facts, report_start
+from server.state import ServerState
 from server.tls_protocol import TlsProtocols
 from server.trace import Tracing
-
-if TYPE_CHECKING:  # imports vLLM
-    from server.vllm_engine import VllmEngine
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +50,6 @@ _WATCH_INTERVAL_S = 1.0
 _LOOK_INTERVAL_S = 0.05
 _EXIT_STATUSES = {signal.SIGTERM: 0, signal.SIGINT: 130}
 CUT_AFTER_S = 5
-_MAX_BATCH_TOKENS = 4096  # of an encoder; all of its memory beside the weights grows with them
 
 
 def serve(settings: Settings) -> int:
@@ -278,100 +272,6 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-async def load_backend(
-    settings: Settings,
-    model: str,
-    metrics: Metrics,
-    start_engine: Callable[[], Awaitable["VllmEngine"]],
-) -> Backend | EncoderBackend:
-    engine = await start_engine()
-    assemble = _assemble_encoder if settings.engine.role == "encoder" else _assemble
-    try:
-        backend = assemble(settings, model, engine, metrics)
-    except BaseException:
-        await engine.shutdown()
-        raise
-    try:
-        if isinstance(backend, Backend):
-            await backend.adapters.load_configured()
-    except BaseException:
-        await backend.close()
-        raise
-    freeze_garbage()
-    return backend
-
-
-def _assemble(settings: Settings, model: str, engine: "VllmEngine", metrics: Metrics) -> Backend:
-    from multimodal.pipeline import MediaPipeline
-    from multimodal.preprocessor_config import load_preprocessor_config
-    from server.grammar.check import GrammarChecker
-    from server.local_media import LocalMedia
-    from server.media_fetch import MediaFetcher
-    from server.prompt import PromptRenderer
-
-    info, media = engine.model_info, settings.media
-    folder, cache = media.allowed_local_media_path, engine.cache
-    metrics.add(cache.metrics)
-    renderer = PromptRenderer(model, settings.engine.revision, info.max_model_len)
-    logger.info("serving %s (%s, %s)", info.name, renderer.kind, info.implementation)
-    if info.random_weights:
-        logger.warning("the weights of %s are random: its answers mean nothing", info.name)
-    config = read_checkpoint_json(model, "config.json", settings.engine.revision) or {}
-    return Backend(
-        engine=engine,
-        renderer=renderer,
-        pipeline=MediaPipeline(
-            load_preprocessor_config(model, settings.engine.revision),
-            media.limits,
-            namespace=cache.config.namespace,
-            num_workers=media.num_workers,
-            known=cache.known_items,
-            observe=metrics.observe_media_stage,
-        ),
-        fetcher=MediaFetcher(
-            http_allowed=media.http_allowed,
-            allowed_domains=media.allowed_domains,
-            connect_timeout_s=media.connect_timeout_s,
-            total_timeout_s=media.fetch_timeout_s,
-            max_redirects=media.max_redirects,
-            max_parallel=media.max_parallel_fetches,
-            denied_domains=media.denied_domains,
-            max_parallel_per_host=media.max_parallel_fetches_per_host,
-            local=LocalMedia(folder, media.fetch_timeout_s) if folder else None,
-        ),
-        grammars=GrammarChecker(
-            model,
-            settings.engine.revision,
-            config["text_config"]["vocab_size"],
-            timeout_s=settings.grammar.compile_timeout_s,
-            max_bytes=settings.grammar.compile_max_bytes,
-        ),
-        adapters=LoraAdapters(engine, settings.engine),
-    )
-
-
-def _assemble_encoder(
-    settings: Settings, model: str, engine: "VllmEngine", metrics: Metrics
-) -> EncoderBackend:
-    from multimodal.preprocessor_config import load_preprocessor_config
-    from server.encode_queue import EncodeQueue
-
-    info, cache = engine.model_info, engine.cache
-    logger.info("encoding for %s (%s)", info.name, info.implementation)
-    max_batch_tokens = settings.engine.max_num_batched_tokens or _MAX_BATCH_TOKENS
-    return EncoderBackend(
-        engine=engine,
-        queue=EncodeQueue(
-            engine.encode_items,
-            cache.tiers.contains,
-            max_batch_tokens,
-            metrics.observe_encoded_batch,
-        ),
-        preprocessor=load_preprocessor_config(model, settings.engine.revision),
-        namespace=cache.config.namespace,
-    )
-
-
 async def _watch(state: ServerState, server: uvicorn.Server) -> None:
     """Until the server is to stop, which this may ask for."""
     restarts = EngineRestarts(state) if state.settings.engine.restart_engine else None
@@ -398,25 +298,10 @@ async def _report(settings: Settings, state: ServerState, server: uvicorn.Server
     """Once requests are taken and can be answered, whichever comes last."""
     while not (server.started and state.backend is not None):
         await asyncio.sleep(_LOOK_INTERVAL_S)
+    model = _locate_model(settings.engine.model)
+    address = server.servers[0].sockets[0].getsockname()
+    collect = partial(collect_facts, settings, model, state.backend, address)
     try:
-        report_start(await asyncio.to_thread(_collect_facts, settings, state.backend, server))
+        report_start(await asyncio.to_thread(collect))
     except Exception:  # nothing depends on it
         logger.exception("there is no report of the start")
-
-
-def _collect_facts(
-    settings: Settings, backend: Backend | EncoderBackend, server: uvicorn.Server
-) -> Facts:
-    engine = cast("VllmEngine", backend.engine)
-    model = _locate_model(settings.engine.model)
-    host, port = server.servers[0].sockets[0].getsockname()[:2]
-    scheme = "http" if settings.server.ssl_certfile is None else "https"
-    return Facts(
-        settings=settings,
-        info=engine.model_info,
-        details=engine.details,
-        cache=engine.cache.config,
-        kind=backend.renderer.kind if isinstance(backend, Backend) else None,
-        config=read_checkpoint_json(model, "config.json", settings.engine.revision) or {},
-        url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}",
-    )

@@ -4,13 +4,18 @@ import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+from multimodal.checkpoint_files import read_checkpoint_json
 from multimodal.vision_cache import VisionCacheConfig
 from server.engine import EngineDetails, ModelInfo
 from server.log_setup import CLEAR_LINE, is_read_live
 from server.settings import Settings
+from server.state import Backend, EncoderBackend
 from server.units import format_bytes
+
+if TYPE_CHECKING:  # imports vLLM
+    from server.vllm_engine import VllmEngine
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +37,29 @@ class Facts:
     kind: str | None
     config: Mapping[str, Any]
     url: str
+
+
+def collect_facts(
+    settings: Settings, model: str, backend: Backend | EncoderBackend, address: tuple[Any, ...]
+) -> Facts:
+    """Reads the checkpoint's configuration.
+
+    Args:
+        model: as it is found on this machine or a hub.
+        address: of the listening socket.
+    """
+    engine = cast("VllmEngine", backend.engine)
+    host, port = address[:2]
+    scheme = "http" if settings.server.ssl_certfile is None else "https"
+    return Facts(
+        settings=settings,
+        info=engine.model_info,
+        details=engine.details,
+        cache=engine.cache.config,
+        kind=backend.renderer.kind if isinstance(backend, Backend) else None,
+        config=read_checkpoint_json(model, "config.json", settings.engine.revision) or {},
+        url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}",
+    )
 
 
 def report_start(facts: Facts) -> None:

@@ -1,11 +1,9 @@
 """A collector of traces: it takes OTLP over HTTP or gRPC, and keeps what came."""
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
@@ -17,6 +15,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     TraceServiceServicer,
     add_TraceServiceServicer_to_server,
 )
+
+from tests.throwaway_server import Handler, address_of, listening
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +71,15 @@ class Collector:
 def collect_http() -> Iterator[Collector]:
     collector = Collector()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Traces(Handler):
         def do_POST(self) -> None:
             collector.headers = dict(self.headers)
-            collector.bodies.append(self.rfile.read(int(self.headers["content-length"])))
-            self.send_response(200)
-            self.end_headers()
+            collector.bodies.append(self.read_body())
+            self.answer(200)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    collector.endpoint = f"http://127.0.0.1:{server.server_port}/v1/traces"
-    try:
+    with listening(Traces) as server:
+        collector.endpoint = f"{address_of(server)}/v1/traces"
         yield collector
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextmanager

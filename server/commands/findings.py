@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from multimodal.landlock import SCOPED_VERSION
 from server.commands.readings import Gpu, Libraries, Machine
 from server.settings import Settings
 from server.units import format_bytes
@@ -19,7 +20,6 @@ _FILES_BESIDE_CONNECTIONS = 512
 _GOOD_LOCKED_BYTES = 64 * _MIB  # what NCCL pins for its transports
 _LEAST_FREE_SHARE = 0.9  # of a GPU's memory: vLLM asks for 92 %
 _GOOD_READ_BYTES_PER_S = 200e6  # slower than that, a GPU makes most embeddings again
-_SCOPED_LANDLOCK = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def _judge_confinement(found: Machine) -> Finding:
         return Finding(
             name, "warn", "no Landlock: videos are decoded with less around them", advice
         )
-    if found.landlock < _SCOPED_LANDLOCK:
+    if found.landlock < SCOPED_VERSION:
         message = f"Landlock {found.landlock}: signals are not confined"
         return Finding(name, "ok", message, "")
     return Finding(name, "ok", f"Landlock {found.landlock}, no_new_privs")

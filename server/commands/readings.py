@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from multimodal.landlock import find_landlock
 from server.settings import Settings
 from server.version import find_version
 
@@ -28,7 +29,6 @@ _MIB = 2**20
 _PROBE_BYTES = 64 * _MIB
 _IMPORT_TIMEOUT_S = 300
 _TOOL_TIMEOUT_S = 60
-_LANDLOCK_CREATE_RULESET, _LANDLOCK_VERSION = 444, 1
 _PR_GET_NO_NEW_PRIVS = 39
 _PLUGIN_GROUP, _PLUGIN = "vllm.general_plugins", "qwen3vl_serve"
 
@@ -116,9 +116,7 @@ def read_machine(settings: Settings) -> Machine:
         shared_free_bytes=0 if shared is None else shared.free,
         max_open_files=_hard_limit(resource.RLIMIT_NOFILE),
         max_locked_bytes=_hard_limit(resource.RLIMIT_MEMLOCK),
-        landlock=libc.syscall(
-            _LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_VERSION
-        ),
+        landlock=find_landlock(),
         has_no_new_privs=libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) >= 0,
         has_libnuma=_can_load("libnuma.so.1"),
         compiler=shutil.which("g++") or shutil.which("c++") or shutil.which("clang++"),

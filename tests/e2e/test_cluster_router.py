@@ -7,7 +7,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -16,6 +16,7 @@ import pytest
 from tests.e2e.real_server import wait_until
 from tests.e2e.scaling import free_port
 from tests.fake_backend import assert_error
+from tests.throwaway_server import Handler
 
 CONFIG = Path(__file__).parents[2] / "docker" / "nginx" / "nginx.conf"
 HANG_S = 60
@@ -49,26 +50,20 @@ class Replica:
         self.server.server_close()
 
 
-def _handler_of(replica: Replica) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+def _handler_of(replica: Replica) -> type[Handler]:
+    class Answers(Handler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
+            self.read_body()
             if replica.is_full:
-                self._answer(503, FULL)
+                self.answer(503, FULL)
                 return
             replica.seen.append({name.lower(): value for name, value in self.headers.items()})
             if self.path == "/stream":
                 self._stream()
             else:
-                self._answer(200, replica.name.encode())
-
-        def _answer(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+                self.answer(200, replica.name.encode())
 
         def _stream(self) -> None:
             self.send_response(200)
@@ -79,10 +74,7 @@ def _handler_of(replica: Replica) -> type[BaseHTTPRequestHandler]:
             assert replica.may_go_on.wait(HANG_S)
             self.wfile.write(b"4\r\nlast\r\n0\r\n\r\n")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
+    return Answers
 
 
 @pytest.fixture

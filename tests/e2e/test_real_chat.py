@@ -13,11 +13,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from tests.e2e.real_server import COMMAND, RealServer, server_environment
+from tests.throwaway_server import Handler, address_of, listening
 
 PICTURE = "demo/examples/shapes.png"
 TIMEOUT_S = 120
@@ -110,20 +110,16 @@ def test_a_conversation_on_a_terminal(hybrid: RealServer) -> None:
         assert chat.process.wait(TIMEOUT_S) == 0
 
 
-class Endless(BaseHTTPRequestHandler):
+class Endless(Handler):
     """Answers until its client goes away."""
 
     is_left: threading.Event
 
     def do_GET(self) -> None:
-        body = b'{"data": [{"id": "endless"}]}'
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.answer(200, b'{"data": [{"id": "endless"}]}')
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+        self.read_body()
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.end_headers()
@@ -133,22 +129,15 @@ class Endless(BaseHTTPRequestHandler):
                 self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
         self.is_left.set()
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def endless() -> Iterator[tuple[str, threading.Event]]:
     handler = type("Handler", (Endless,), {"is_left": threading.Event()})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with listening(handler) as server:
         try:
-            yield f"http://127.0.0.1:{server.server_port}", handler.is_left
+            yield address_of(server), handler.is_left
         finally:
             handler.is_left.set()
-            server.shutdown()
-            thread.join()
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_chat(endless: tuple[str, threading.Event]) -> None:

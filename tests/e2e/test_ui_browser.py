@@ -6,10 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from tests.api_keys import write_key_file
 from tests.e2e.real_server import MODEL_NAME, RealServer
 from tests.e2e.ui_browser import BROWSER, CLIP, PICTURE, TIMEOUT_MS, ChatPage, open_browser
+from tests.throwaway_server import Handler, address_of, listening
 
 pytestmark = [
     pytest.mark.slow,
@@ -293,32 +292,26 @@ def test_a_hostile_answer_does_not_hold_the_page_up(chat: ChatPage) -> None:
 # --- the code that it shows ---
 
 
-class Capture(BaseHTTPRequestHandler):
+class Capture(Handler):
     """Keeps what it is sent, and streams an answer."""
 
     bodies: list[dict[str, Any]]
     keys: list[str | None]
 
     def do_POST(self) -> None:
-        length = int(self.headers["content-length"])
-        self.bodies.append(json.loads(self.rfile.read(length)))
+        self.bodies.append(json.loads(self.read_body()))
         self.keys.append(self.headers["authorization"])
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.end_headers()
         self.wfile.write(b"data: [DONE]\n\n")
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @contextmanager
 def capture() -> Iterator[tuple[str, type[Capture]]]:
     handler = type("Handler", (Capture,), {"bodies": [], "keys": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", handler
-        server.shutdown()
+    with listening(handler) as server:
+        yield address_of(server), handler
 
 
 def read_code(turn: Locator, language: str) -> str:

@@ -6,9 +6,8 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from server.settings import load_settings
 from tests.certificates import write_certificate
 from tests.containers import HADOLINT, compose_config, needs_containers
 from tests.dockerfile import DOCKERFILE, ROOT, read_pairs, read_stages
+from tests.throwaway_server import Handler, listening
 
 DOCKER = ROOT / "docker"
 DEMO, GPU, CLUSTER = (
@@ -277,23 +277,15 @@ def test_files_in_the_documents_fit_the_compose_files(tmp_path: Path) -> None:
 # ---- the health check ----------------------------------------------------------------------------
 
 
-class Healthy(BaseHTTPRequestHandler):
+class Healthy(Handler):
     def do_GET(self) -> None:
-        self.send_response(200 if self.path == "/ready" else 404)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.answer(200 if self.path == "/ready" else 404)
 
 
 @pytest.fixture
 def healthy() -> Iterator[ThreadingHTTPServer]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
+    with listening(Healthy) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def check_health(port: int, **variables: str) -> int:

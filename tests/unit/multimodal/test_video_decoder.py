@@ -1,4 +1,3 @@
-import ctypes
 import fcntl
 import json
 import os
@@ -17,16 +16,12 @@ import pytest
 from media_files import encode, frame_number, gradient, make_video, rotated_by_matrix
 
 from multimodal.errors import MediaCorrupt, MediaError, MediaTooLarge, UnsupportedMedia
+from multimodal.landlock import SCOPED_VERSION, find_landlock
 from multimodal.options import MediaLimits
 from multimodal.plan import VideoHeader
 from multimodal.video import DecodingCancelled, VideoDecoder, check_video_file
 
 LIMITS = MediaLimits()
-
-
-def has_landlock() -> bool:
-    version = ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1)
-    return bool(version >= 6)
 
 
 def run_confined(attempt: str, *arguments: str) -> str:
@@ -254,7 +249,7 @@ def test_confined_worker_cannot(attempt: str) -> None:
     assert run_confined(attempt) == "refused\n"
 
 
-@pytest.mark.skipif(not has_landlock(), reason="this kernel has no Landlock")
+@pytest.mark.skipif(find_landlock() < SCOPED_VERSION, reason="this kernel has no Landlock")
 @pytest.mark.parametrize(
     "attempt",
     [

@@ -2,10 +2,8 @@
 
 import io
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from server.commands.chat_client import ChatClient, ChatError, read_events
 from server.commands.chat_conversation import Conversation, FileRefused
 from server.commands.terminal import AnswerPrinter, make_harmless
 from server.settings import SettingsError, client_api_key, load_settings
+from tests.throwaway_server import Handler, address_of, listening
 
 
 class Terminal(io.StringIO):
@@ -144,39 +143,28 @@ def test_the_key_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         load_settings(None, {})
 
 
-class FakeServer(BaseHTTPRequestHandler):
-    """Answers every request with what `answer` holds, and keeps the key that came with it."""
+class FakeServer(Handler):
+    """Answers every request with what `found` holds, and keeps the key that came with it."""
 
-    answer: tuple[int, bytes] = (200, b"")
+    found: tuple[int, bytes] = (200, b"")
     key: str | None = None
 
     def do_GET(self) -> None:
         type(self).key = self.headers["authorization"]
-        status, body = self.answer
-        self.send_response(status)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.answer(*self.found)
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), FakeServer) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with listening(FakeServer) as server:
+        yield address_of(server)
 
 
 def test_no_proxy_is_told_the_key_of_a_server_on_this_machine(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    FakeServer.answer = (200, b'{"data": [{"id": "demo"}]}')
+    FakeServer.found = (200, b'{"data": [{"id": "demo"}]}')
     assert ChatClient(url, "its key").find_model() == "demo"
 
 
@@ -193,13 +181,13 @@ def test_no_proxy_is_told_the_key_of_a_server_on_this_machine(
 def test_answers_that_are_none_are_told_in_words(
     url: str, status: int, body: bytes, words: str
 ) -> None:
-    FakeServer.answer = status, body
+    FakeServer.found = status, body
     with closing(ChatClient(url, None)) as client, pytest.raises(ChatError, match=words):
         client.find_model()
 
 
 def test_the_key_is_sent(url: str) -> None:
-    FakeServer.answer = 200, b'{"data": [{"id": "demo"}]}'
+    FakeServer.found = 200, b'{"data": [{"id": "demo"}]}'
     with closing(ChatClient(f"{url}/v1/", "sk-1")) as client:
         assert client.find_model() == "demo"
     assert FakeServer.key == "Bearer sk-1"
