@@ -38,12 +38,13 @@ def ours(hybrid_checkpoint: Path, engine: StepEngine) -> App:
 
 @pytest.fixture(scope="module")
 def stock(hybrid_checkpoint: Path) -> Iterator[SideProcess]:
-    """vLLM's own application, of this environment: the plugin is not loaded."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLLM_PLUGINS", "")
-        python = Path(sys.executable)
-        with side_process(python, "benchmarks.stock_stream", str(hybrid_checkpoint)) as side:
-            yield side
+    """vLLM's own application, of this environment.
+
+    With the plugin: vLLM's own model needs torchvision even for being looked at.
+    """
+    python = Path(sys.executable)
+    with side_process(python, "benchmarks.stock_stream", str(hybrid_checkpoint)) as side:
+        yield side
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
