@@ -35,23 +35,29 @@ $(VENV)/.installed: requirements/cpu.lock requirements/dev.lock pyproject.toml
 serve: setup  ## serve the demo model on 127.0.0.1:$(PORT)
 	$(VENV)/bin/qwen3vl-serve serve demo --port $(PORT)
 
-# Two at once where no test watches processes, memory or the clock of a real server.
-SIDE_BY_SIDE := -n 2 --dist loadfile tests/unit tests/parity tests/engine tests/gpu
-ONE_BY_ONE := tests/e2e tests/fault
+# Two files at once, the long ones first, but for those that are marked: they watch the clock, processes or
+# memory of a server. Servers in a run of their own: the process that compares models has grown to gigabytes.
+TWO_AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
+MODELS := tests/engine tests/parity tests/gpu tests/unit
+SERVERS := tests/e2e tests/fault
 
 test: setup  ## the tests that fit into 20 minutes on two cores
-	$(PY) -m pytest -m "not slow" $(SIDE_BY_SIDE)
-	$(PY) -m pytest -m "not slow" $(ONE_BY_ONE)
+	$(PY) -m pytest -m "not slow" $(TWO_AT_ONCE) $(MODELS)
+	$(PY) -m pytest -m "not slow and not alone" $(TWO_AT_ONCE) $(SERVERS)
+	$(PY) -m pytest -m "not slow and alone" $(SERVERS)
 
 # The tests are of real processes, on a machine that may be busy: what fails is run once more, in new
 # processes, and must pass then; both runs are printed. A run that dies has not told what it left out.
 test-all: setup $(SCALING)/.installed $(CONTAINERS)/.installed  ## every test that runs without a GPU
 	failed=0; \
-	for tests in "$(SIDE_BY_SIDE)" "$(ONE_BY_ONE)"; do \
-		status=0; $(PY) -m pytest $$tests || status=$$?; \
+	run() { \
+		status=0; $(PY) -m pytest "$$@" || status=$$?; \
 		test $$status -le 1 || exit $$status; \
 		test $$status -eq 0 || failed=1; \
-	done; \
+	}; \
+	run $(TWO_AT_ONCE) $(MODELS); \
+	run -m "not alone" $(TWO_AT_ONCE) $(SERVERS); \
+	run -m alone $(SERVERS); \
 	test $$failed -eq 0 || $(PY) -m pytest --last-failed --last-failed-no-failures none
 
 fuzz: setup  ## look for new examples that break a parser, for some 20 minutes

@@ -14,6 +14,8 @@ from server.settings import Settings
 from tests.fake_backend import FakeRenderer, Server, image_part, make_body
 from tests.fake_engine import make_chunk
 
+pytestmark = pytest.mark.alone
+
 
 class Client:
     """One ASGI exchange, driven by hand."""

@@ -18,6 +18,8 @@ from tests.e2e.test_http_fake_engine_disconnect import Client, assert_aborted
 from tests.fake_backend import IMAGE_URL, Server, assert_error, image_part, make_body
 from tests.fake_engine import make_chunk
 
+pytestmark = pytest.mark.alone
+
 DONE = make_chunk("A cat.", finish="stop")
 HANG_S = 60.0
 KEEP_ALIVE = b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n"

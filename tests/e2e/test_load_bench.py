@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
 _PROGRAM = str(Path(sys.executable).with_name("qwen3vl-serve"))
 _FAKE = [sys.executable, "-m", "benchmarks.load.fake_server", "--port", "{port}"]

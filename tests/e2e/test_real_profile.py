@@ -11,6 +11,8 @@ import pytest
 from tests.e2e.real_media import image, text
 from tests.e2e.real_server import RealServer
 
+pytestmark = pytest.mark.alone
+
 VISION_TOWER = "model_executor/qwen3_vl/vision.py"
 
 

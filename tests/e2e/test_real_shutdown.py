@@ -15,6 +15,8 @@ import pytest
 
 from tests.e2e.real_server import RealServer, command_of, open_stream, wait_until
 
+pytestmark = pytest.mark.alone
+
 
 @dataclass(frozen=True)
 class Ending:

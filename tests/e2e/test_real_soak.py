@@ -9,6 +9,8 @@ from benchmarks.soak.__main__ import main
 from benchmarks.soak.kinds import KINDS
 from benchmarks.soak.sample import ENGINE, SERVER
 
+pytestmark = pytest.mark.alone
+
 _NUM_REQUESTS = 200
 
 

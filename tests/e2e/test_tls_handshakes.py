@@ -22,6 +22,8 @@ from tests.certificates import write_certificate
 from tests.e2e.real_server import wait_until
 from tests.fake_backend import Server
 
+pytestmark = pytest.mark.alone
+
 HANG_S = 45  # less than the time that the event loop itself gives a handshake
 LESS_THAN_THE_LOOPS_OWN_S = 25  # 30
 CLIENT_HELLO = bytes.fromhex("160301020001") + b"\x00" * 20  # the beginning of one

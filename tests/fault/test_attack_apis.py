@@ -16,6 +16,8 @@ from server.settings import CacheSettings, Settings
 from tests.fake_backend import FakeRenderer, Server, assert_error
 from tests.fake_engine import make_chunk
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 HANG_S = 20
 MAX_BYTES = 1024**3

@@ -17,7 +17,7 @@ from tests.e2e.real_server import open_stream, wait_until
 from tests.fake_backend import Server, image_part, make_body
 from tests.fault.live import LiveServer, new_picture_part, new_video_part, one_token, start_live
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
 _HANG_S = 60
 _ENDLESS = {"max_tokens": 1800, "ignore_eos": True}  # about as much as the context holds

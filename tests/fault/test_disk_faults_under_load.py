@@ -27,7 +27,7 @@ from tests.e2e.real_cache import (
 from tests.e2e.real_media import text
 from tests.e2e.real_server import RealServer, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
 QUESTION = text("What is it?")
 NUM_CLIENTS, NUM_PICTURES = 8, 16

@@ -11,6 +11,8 @@ import pytest
 
 from tests.e2e.real_server import RealServer, make_request, open_stream, wait_until
 
+pytestmark = pytest.mark.alone
+
 ENDLESS = {"max_tokens": 30_000, "ignore_eos": True}
 
 

@@ -34,6 +34,8 @@ from tests.media_servers import (
     running_servers,
 )
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 async def servers() -> AsyncIterator[Servers]:

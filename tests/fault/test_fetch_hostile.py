@@ -34,6 +34,8 @@ from tests.media_servers import (
     running_servers,
 )
 
+pytestmark = pytest.mark.alone
+
 HANG_S = 60
 
 

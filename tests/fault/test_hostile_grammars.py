@@ -21,7 +21,7 @@ from server.grammar import output_grammar
 from server.grammar.check import GrammarChecker
 from server.grammar.output_grammar import OutputGrammar
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.alone, pytest.mark.asyncio(loop_scope="module")]
 
 VOCAB_SIZE = 896
 TIMEOUT_S = 3.0

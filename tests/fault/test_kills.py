@@ -19,7 +19,7 @@ from tests.e2e.real_cache import Reply, ask, count_in_tier, picture_part, start
 from tests.e2e.real_media import text, video
 from tests.e2e.real_server import RealServer, command_of, make_request, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
 QUESTION = text("What is it?")
 _START_TIMEOUT_S = 300

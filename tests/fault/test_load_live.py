@@ -14,7 +14,7 @@ import pytest
 from server.open_files import raise_file_limit
 from tests.e2e.real_server import RealServer, make_request, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
 MIB = 1024**2
 NUM_IDLE = 1000

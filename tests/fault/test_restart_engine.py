@@ -26,7 +26,7 @@ from tests.e2e.real_server import (
 )
 from tests.lora_adapters import make_adapter
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
 QUESTION = text("What is it?")
 ENDLESS = {"max_tokens": 900, "ignore_eos": True}
