@@ -41,10 +41,12 @@ def cluster() -> Iterator[RayCluster]:
 def server(cluster: RayCluster, hybrid_checkpoint: Path, logs: Path) -> Iterator[RealServer]:
     options = {"distributed_executor_backend": "ray", "tensor_parallel_size": 2}
     log = logs / "ray"
+    # Whether a node that goes is seen at once, or by this time, is a matter of the moment.
+    variables = {**cluster.variables, "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "30"}
     with RealServer(
         hybrid_checkpoint,
         log,
-        cluster.variables,
+        variables,
         max_model_len=4096,
         shutdown_timeout_s=2,
         **options,
