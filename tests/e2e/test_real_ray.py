@@ -41,7 +41,7 @@ def cluster() -> Iterator[RayCluster]:
 def server(cluster: RayCluster, hybrid_checkpoint: Path, logs: Path) -> Iterator[RealServer]:
     options = {"distributed_executor_backend": "ray", "tensor_parallel_size": 2}
     log = logs / "ray"
-    # Whether a node that goes is seen at once, or by this time, is a matter of the moment.
+    # A node that goes while a step runs may be seen only after this time.
     variables = {**cluster.variables, "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "30"}
     with RealServer(
         hybrid_checkpoint,
