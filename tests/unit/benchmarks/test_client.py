@@ -1,7 +1,5 @@
 """What counts as the first token of a stream, and what is refused."""
 
-import http.server
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +7,7 @@ import pytest
 
 from benchmarks.background_stream import BackgroundStream
 from benchmarks.client import ChatClient, user
+from tests.throwaway_server import Handler, address_of, listening
 
 ROLE = b'data: {"choices": [{"delta": {"role": "assistant", "content": ""}}]}\n\n'
 EMPTY_END = b'data: {"choices": [{"delta": {"content": ""}, "finish_reason": "length"}]}\n\n'
@@ -18,20 +17,13 @@ DONE = b"data: [DONE]\n\n"
 
 @contextmanager
 def server(status: int, *events: bytes) -> Iterator[str]:
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Events(Handler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(b"".join(events))
+            self.read_body()
+            self.answer(status, b"".join(events))
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.server_port}"
-        listening.shutdown()
+    with listening(Events) as running:
+        yield address_of(running)
 
 
 def test_a_token_without_text_counts() -> None:
