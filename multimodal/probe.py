@@ -19,7 +19,7 @@ from multimodal.plan import (
     plan_video,
 )
 from multimodal.preprocessor_config import PreprocessorConfig
-from multimodal.video import check_video_file
+from multimodal.video_file import check_video_file
 from multimodal.visual_items import (
     clip_outline,
     frame_list_identities,

@@ -1,4 +1,4 @@
-"""Video files: a pool of processes that decode them, and what is let through to it.
+"""Video files: a pool of processes that decode them.
 
 The parent's side of `multimodal.video_worker`. Its methods block; they are called from threads.
 """
@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from multimodal.errors import MediaCorrupt, MediaTooLarge, UnsupportedMedia
+from multimodal.errors import MediaCorrupt, MediaTooLarge
 from multimodal.options import MediaLimits
 from multimodal.plan import VideoHeader
+from multimodal.video_file import check_video_file
 from multimodal.worker_messages import LENGTH_BYTES, encode_message
 
 _START_TIMEOUT_S = 60.0
@@ -32,38 +33,9 @@ _MAX_MESSAGE_BYTES = 4096  # of what a worker may answer; its header is some 100
 _MAX_COUNT = 2**31 - 1  # frames of a file and pixels of a side, as the decoder counts them
 _DECODER_THREADS = 2  # of a worker, by which its processor time may exceed the wall clock
 
-_ISO_BOXES = (b"ftyp", b"moov", b"mdat")  # with which MP4 and QuickTime files begin
-_IMAGE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1", b"jp2 ")
-_EBML_MAGIC = b"\x1a\x45\xdf\xa3"
-_EBML_HEADER_BYTES = 256  # the document type stands within
-_EBML_TYPES = (b"webm", b"matroska")
-
 
 class DecodingCancelled(Exception):
     """The request went away, or the decoder was closed, while a video was being decoded."""
-
-
-def check_video_file(data: bytes, limits: MediaLimits) -> None:
-    """Let only MP4, QuickTime, WebM and Matroska files of allowed size near a demuxer.
-
-    A demuxer that guesses from content would follow playlists and read raw streams and images.
-
-    Raises: MediaTooLarge, UnsupportedMedia.
-    """
-    if len(data) > limits.max_video_bytes:
-        raise MediaTooLarge(
-            f"a video of {len(data)} bytes exceeds max_video_bytes ({limits.max_video_bytes})",
-            "video_too_large",
-        )
-    is_iso = data[4:8] in _ISO_BOXES and data[8:12] not in _IMAGE_BRANDS
-    is_ebml = data.startswith(_EBML_MAGIC) and any(
-        name in data[:_EBML_HEADER_BYTES] for name in _EBML_TYPES
-    )
-    if not (is_iso or is_ebml):
-        raise UnsupportedMedia(
-            "not a video of a supported format (MP4, QuickTime, WebM, Matroska)",
-            "unsupported_video",
-        )
 
 
 class VideoStream:

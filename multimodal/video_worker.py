@@ -1,26 +1,29 @@
-"""Decodes videos in a process of its own, so that a hostile file harms nothing else.
+"""Decodes each video in a process of its own, so that a hostile file harms and sees nothing else.
 
 Run by `multimodal.video` as `python -m multimodal.video_worker MAX_BYTES`. Once its imports are
 done the process can open no file or socket, write no file, leave no core, and have no more than
 MAX_BYTES of address space. Where the kernel has Landlock, it can run no program, remove or rename
-no file, and signal and inspect no other process. Whatever goes wrong with a video ends the process:
-the parent reads end-of-file.
+no file, and signal and inspect no other process. It forks a child for each video, which alone reads
+the file: decord2 3.4 reads memory behind the file's bytes where the file points there, and nothing
+of another video may be found in it. Whatever goes wrong with a video ends the child, and with it
+the process: the parent reads end-of-file.
 
 Both directions, in this order:
 
     worker  {"ready": true}                                            once
     parent  {"num_bytes": n, "cpu_s": seconds, "num_threads"}, then the n bytes of a video file
-    worker  {"num_frames", "fps", "width", "height"}                   sizes after rotation
+    child   {"num_frames", "fps", "width", "height"}                   sizes after rotation
     parent  {"indices": [...]}                                         frame numbers, ascending
-    worker  height * width * 3 bytes of RGB for each of them
+    child   height * width * 3 bytes of RGB for each of them
 
 Rotation in the file's display matrix (phone videos) is applied by decord2. Frames are those that
 `decord.VideoReader(file).get_batch(indices)` returns, which is how the reference reads videos.
 """
 
 import ctypes
-import gc
+import os
 import resource
+import signal
 import sys
 from io import BytesIO
 from typing import IO, Any
@@ -31,7 +34,7 @@ import numpy as np
 from multimodal.landlock import give_up_files_and_signals
 from multimodal.worker_messages import private_stdio, read_exactly, receive, send
 
-_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 
 
 def main() -> None:
@@ -39,9 +42,14 @@ def main() -> None:
     _confine(max_bytes=int(sys.argv[1]))
     send(answers, {"ready": True})
     while (job := receive(commands)) is not None:
-        _limit_cpu(job["cpu_s"])
-        _decode(job, commands, answers)
-        gc.collect()  # decord's calls leave cycles that hold the whole file
+        child = os.fork()
+        if child == 0:
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            _limit_cpu(job["cpu_s"])
+            _decode(job, commands, answers)
+            os._exit(0)
+        if os.waitpid(child, 0)[1] != 0:
+            sys.exit(1)
 
 
 def _decode(job: dict[str, Any], commands: IO[bytes], answers: IO[bytes]) -> None:
@@ -87,11 +95,8 @@ def _shut_in() -> None:
 
 
 def _limit_cpu(seconds: int) -> None:
-    """Let this job have `seconds` of processor time; it counts from the start of the process."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    used = int(usage.ru_utime + usage.ru_stime) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, hard))
+    """Let this process have `seconds` of processor time, counted from its start."""
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
 if __name__ == "__main__":

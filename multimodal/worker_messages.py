@@ -9,6 +9,7 @@ import sys
 from typing import IO, Any
 
 LENGTH_BYTES = 4  # big-endian
+_READ_BYTES = 1024**2  # at once; no pipe holds more by default
 
 
 def encode_message(message: dict[str, Any]) -> bytes:
@@ -18,10 +19,13 @@ def encode_message(message: dict[str, Any]) -> bytes:
 
 
 def private_stdio() -> tuple[IO[bytes], IO[bytes]]:
-    """Standard input and output; what libraries print goes to standard error instead."""
+    """Standard input, unbuffered, and output; what libraries print goes to standard error instead.
+
+    A process that has been forked reads on where the one before it has ended.
+    """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return sys.stdin.buffer, answers
+    return os.fdopen(sys.stdin.fileno(), "rb", buffering=0, closefd=False), answers
 
 
 def send(stream: IO[bytes], message: dict[str, Any]) -> None:
@@ -31,8 +35,9 @@ def send(stream: IO[bytes], message: dict[str, Any]) -> None:
 
 def receive(stream: IO[bytes]) -> dict[str, Any] | None:
     """The next message, or None if the parent has closed the pipe."""
-    length = stream.read(LENGTH_BYTES)
-    if len(length) < LENGTH_BYTES:
+    try:
+        length = read_exactly(stream, LENGTH_BYTES)
+    except EOFError:
         return None
     message: dict[str, Any] = json.loads(read_exactly(stream, int.from_bytes(length, "big")))
     return message
@@ -40,7 +45,11 @@ def receive(stream: IO[bytes]) -> dict[str, Any] | None:
 
 def read_exactly(stream: IO[bytes], num_bytes: int) -> bytes:
     """Raises: EOFError."""
-    data = stream.read(num_bytes)
-    if len(data) != num_bytes:
-        raise EOFError
-    return data
+    parts = []
+    while num_bytes > 0:
+        part = stream.read(min(num_bytes, _READ_BYTES))
+        if not part:
+            raise EOFError
+        parts.append(part)
+        num_bytes -= len(part)
+    return b"".join(parts)

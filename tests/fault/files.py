@@ -550,9 +550,7 @@ def list_bad_videos() -> Iterator[BadFile]:
 def _cut_videos() -> Iterator[BadFile]:
     for share in (0.02, 0.3, 0.6):
         for kind, make in VIDEOS.items():
-            # the frames that a Matroska file begins with may be read
-            status = 200 if share > 0.1 and kind != "MP4" else CORRUPT
-            yield bad_video(f"{share:.0%} of a video ({kind})", partial(cut, make, share), status)
+            yield bad_video(f"{share:.0%} of a video ({kind})", partial(cut, make, share), CORRUPT)
 
 
 def _flipped_videos() -> Iterator[BadFile]:

@@ -24,7 +24,8 @@ from multimodal.errors import (
 )
 from multimodal.image import decode_image, probe_image
 from multimodal.options import MediaLimits
-from multimodal.video import VideoDecoder, check_video_file
+from multimodal.video import VideoDecoder
+from multimodal.video_file import check_video_file
 from server.settings import Settings
 from tests.fake_backend import Server, assert_error, image_part
 

@@ -1,6 +1,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import decord
 import numpy as np
+import psutil
 import pytest
 from media_files import encode, frame_number, gradient, make_video, rotated_by_matrix
 
@@ -19,9 +21,17 @@ from multimodal.errors import MediaCorrupt, MediaError, MediaTooLarge, Unsupport
 from multimodal.landlock import SCOPED_VERSION, find_landlock
 from multimodal.options import MediaLimits
 from multimodal.plan import VideoHeader
-from multimodal.video import DecodingCancelled, VideoDecoder, check_video_file
+from multimodal.video import DecodingCancelled, VideoDecoder
+from multimodal.video_file import check_video_file
 
 LIMITS = MediaLimits()
+MEDIA = Path(__file__).parents[2] / "media"
+EBML = b"\x1a\x45\xdf\xa3\x87\x42\x82\x84webm"
+
+
+def box(name: bytes) -> bytes:
+    """Of an MP4, empty."""
+    return b"\0\0\0\x08" + name
 
 
 def run_confined(attempt: str, *arguments: str) -> str:
@@ -59,13 +69,23 @@ def decode(
 
 def worker_pids() -> set[int]:
     """Processes whose parent is this one and that run the worker module."""
-    children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-    pids = {int(pid) for path in children for pid in path.read_text().split()}
-    return {
-        pid
-        for pid in pids
-        if b"multimodal.video_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    }
+    children = psutil.Process().children()
+    return {child.pid for child in children if "multimodal.video_worker" in child.cmdline()}
+
+
+def decoding_process() -> psutil.Process:
+    """The child of the only worker, which has the video that is open."""
+    (worker,) = worker_pids()
+    (child,) = psutil.Process(worker).children()
+    return child
+
+
+def assert_ends(process: psutil.Process) -> None:
+    """It ends soon, and waits at most for its parent to be told of it."""
+    deadline = time.monotonic() + 30
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
@@ -120,6 +140,18 @@ def test_one_process_decodes_many_videos(decoder: VideoDecoder, video: bytes) ->
     assert worker_pids() == first
 
 
+def test_no_process_reads_two_videos(decoder: VideoDecoder, video: bytes) -> None:
+    """What one has left in memory is not there for the next one, however it is asked for."""
+    processes = set()
+    for _ in range(3):
+        with decoder.open(video, threading.Event()) as stream:
+            processes.add(decoding_process())
+            list(stream.frames((0, 1)))
+    assert len(processes) == 3
+    for process in processes:
+        assert_ends(process)
+
+
 def test_pipes_that_may_not_grow_carry_videos_as_well(
     video: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,17 +189,18 @@ def test_damaged_video_is_corrupt_and_the_next_one_decodes(
     }[damage]
     with pytest.raises(MediaCorrupt) as error:
         decode(decoder, damaged, (0,))
-    assert error.value.message == "the video cannot be decoded"
+    expected = "the video (cannot be decoded|file is cut off: .* bytes)"
+    assert re.fullmatch(expected, error.value.message)
     assert decode(decoder, video, (0,))[0].num_frames == 48
 
 
 def test_killed_worker_fails_its_own_video_only(decoder: VideoDecoder, video: bytes) -> None:
     with pytest.raises(MediaCorrupt), decoder.open(video, threading.Event()) as stream:
-        (pid,) = worker_pids()
-        os.kill(pid, signal.SIGKILL)
+        (worker,) = worker_pids()
+        decoding_process().kill()
         list(stream.frames((0, 1)))
     assert decode(decoder, video, (0,))[0].num_frames == 48
-    assert pid not in worker_pids()
+    assert worker not in worker_pids()
 
 
 def test_worker_killed_while_it_starts_fails_no_video(decoder: VideoDecoder, video: bytes) -> None:
@@ -190,20 +223,23 @@ def test_stalled_worker_is_ended_at_the_deadline(video: bytes) -> None:
         pytest.raises(MediaTooLarge, match=r"video_timeout_s \(2\)") as error,
         decoder.open(video, threading.Event()) as stream,
     ):
-        (pid,) = worker_pids()
-        os.kill(pid, signal.SIGSTOP)
+        process = decoding_process()
+        process.suspend()
         list(stream.frames((0, 1)))
     assert error.value.code == "video_timeout"
     assert worker_pids() == set()
+    assert_ends(process)
     decoder.close()
 
 
 def test_cancelled_video_ends_its_worker(decoder: VideoDecoder, video: bytes) -> None:
     cancelled = threading.Event()
     with pytest.raises(DecodingCancelled), decoder.open(video, cancelled) as stream:
+        process = decoding_process()
         cancelled.set()
         list(stream.frames((0, 1)))
     assert worker_pids() == set()
+    assert_ends(process)
     assert decode(decoder, video, (0,))[0].num_frames == 48
 
 
@@ -287,7 +323,7 @@ def test_job_ends_with_its_processor_time() -> None:
         "from multimodal.video_worker import _limit_cpu\n_limit_cpu(1)\nwhile True:\n    pass\n"
     )
     completed = subprocess.run([sys.executable, "-c", script], timeout=300)
-    assert completed.returncode == -signal.SIGXCPU
+    assert completed.returncode == -signal.SIGKILL
 
 
 def test_worker_ends_with_its_parent() -> None:
@@ -435,6 +471,42 @@ def test_other_formats_never_reach_the_demuxer(data: bytes) -> None:
     with pytest.raises(UnsupportedMedia) as error:
         check_video_file(data, LIMITS)
     assert error.value.code == "unsupported_video"
+
+
+@pytest.mark.parametrize("name", ["bunny_10fps.mkv", "bunny_24fps.webm", "bunny_25fps.mp4"])
+def test_a_file_that_is_cut_off_never_reaches_the_demuxer(name: str) -> None:
+    """decord2 reads what is in memory behind it, and dies of it if nothing is."""
+    whole = (MEDIA / name).read_bytes()
+    check_video_file(whole, LIMITS)
+    check_video_file(whole + bytes(100), LIMITS)
+    for num_bytes in (len(whole) // 3, len(whole) * 2 // 3, len(whole) - 1):
+        with pytest.raises(MediaCorrupt, match=f"file is cut off: {num_bytes} of at least"):
+            check_video_file(whole[:num_bytes], LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("data", "end"),
+    [
+        (box(b"ftyp") + b"\0\0\0\x01mdat" + (2**40).to_bytes(8, "big"), 2**40 + 8),
+        (box(b"ftyp") + b"\0\0\0\0mdat", None),
+        (box(b"ftyp") + b"\0\0\0\x07mdat", None),
+        (box(b"ftyp") + b"\0\0\1\0free", None),
+        (box(b"ftyp") + b"\0\0\1\0free" + bytes(248) + b"\0\0\1\0moof", 520),
+        (EBML + b"\x18\x53\x80\x67\x88" + bytes(7), len(EBML) + 13),
+        (EBML + b"\x18\x53\x80\x67\x88" + bytes(8), None),
+        (EBML + b"\x18\x53\x80\x67\xff" + bytes(8), None),
+        (EBML + b"\x18\x53\x80\x67\x01" + bytes([255] * 7), None),
+        (EBML + b"\x18\x53\x80\x67\x01\0\0\0\0\1\0\0", len(EBML) + 12 + 2**16),
+        (EBML, None),
+    ],
+)
+def test_where_a_file_ends_by_its_own_words(data: bytes, end: int | None) -> None:
+    """Sizes that are unknown, or of parts that no frame is in, tell nothing."""
+    if end is None:
+        check_video_file(data, LIMITS)
+        return
+    with pytest.raises(MediaCorrupt, match=f"{len(data)} of at least {end} bytes"):
+        check_video_file(data, LIMITS)
 
 
 def test_too_many_bytes_are_refused() -> None:
