@@ -227,11 +227,10 @@ def assert_seen(history: History) -> None:
     assert history.seen["damaged host"] + history.seen["damaged disk"] > 0, history.seen
 
 
-@pytest.mark.parametrize("seed", range(2))
 def test_every_answer_of_a_short_history_is_that_without_a_cache(
-    seed: int, tmp_path: Path, cacheless: RealServer
+    tmp_path: Path, cacheless: RealServer
 ):
-    history = History(seed, tmp_path, cacheless)
+    history = History(0, tmp_path, cacheless)
     history.run(num_actions=60, num_starts=2)
     assert_seen(history)
 
@@ -240,5 +239,5 @@ def test_every_answer_of_a_long_history_is_that_without_a_cache(
     tmp_path: Path, cacheless: RealServer
 ):
     history = History(100, tmp_path, cacheless)
-    history.run(num_actions=240, num_starts=4)
+    history.run(num_actions=160, num_starts=4)
     assert_seen(history)

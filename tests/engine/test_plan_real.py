@@ -116,7 +116,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> RealStart:
             (folder / file.name).symlink_to(file)
     transformers_config("2B").save_pretrained(folder)
     return RealStart(
-        folder, ParallelLayout(), (64, 64), load_format="dummy", kv_cache_bytes=1024 * _MIB
+        folder, ParallelLayout(), (32, 32), load_format="dummy", kv_cache_bytes=1024 * _MIB
     )
 
 

@@ -19,7 +19,7 @@ from tests.e2e.real_cache import Reply, ask, count_in_tier, picture_part, start
 from tests.e2e.real_media import text, video
 from tests.e2e.real_server import RealServer, command_of, make_request, wait_until
 
-pytestmark = [pytest.mark.alone, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 QUESTION = text("What is it?")
 _START_TIMEOUT_S = 300
@@ -157,12 +157,11 @@ def temporary() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.parametrize("seed", range(2))
 def test_a_killed_server_leaves_a_cache_that_the_next_one_uses(
-    temporary: Path, tmp_path: Path, seed: int
+    temporary: Path, tmp_path: Path
 ) -> None:
-    """These come first: there is one server at a time."""
-    rng, folders = random.Random(f"server/{seed}"), Folders(tmp_path / "host", tmp_path / "disk")
+    """This comes first: there is one server at a time."""
+    rng, folders = random.Random("server"), Folders(tmp_path / "host", tmp_path / "disk")
     killed_server = folders.start(tmp_path / "killed", TMPDIR=str(temporary))
     with killed_server as killed, ThreadPoolExecutor(8) as threads:
         expected = ask_all(killed)
