@@ -204,6 +204,7 @@ def test_many_at_once_get_the_answers_of_their_adapters(
         answer.result().assert_same_as(ask(server, clip, model=name))
 
 
+@pytest.mark.slow
 def test_a_restarted_server_finds_the_embeddings_of_each_adapter(
     logs: Path, lora_dir: Path, expected: Expect, tmp_path: Path
 ) -> None:
@@ -221,6 +222,7 @@ def test_a_restarted_server_finds_the_embeddings_of_each_adapter(
         assert count(server).encoded == 0
 
 
+@pytest.mark.slow
 def test_patches_asked_for_later_are_encoded_with_the_right_adapter(
     logs: Path, lora_dir: Path, expected: Expect
 ) -> None:

@@ -98,6 +98,7 @@ def test_details_say_how_the_model_runs(hybrid: RealServer):
     assert read_details(hybrid) == details
 
 
+@pytest.mark.slow
 def test_checksums_tell_other_weights_and_are_the_same_after_a_restart(
     hybrid: RealServer, hybrid_checkpoint: Path, tmp_path: Path
 ):

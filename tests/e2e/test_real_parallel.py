@@ -42,8 +42,6 @@ _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
         "mm_encoder_attn_backend": "TORCH_SDPA",
     },
 }
-# a minute together; the last one has seven processes
-_SLOW = ("vision-data", "data", "data and expert", "data, tensor and expert")
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +88,8 @@ def test_ranks_with_all_vision_weights_use_what_one_process_has_encoded(
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=[pytest.mark.slow] if name in _SLOW else []) for name in _LAYOUTS
+        pytest.param(name, marks=[] if name == "expert" else [pytest.mark.slow])
+        for name in _LAYOUTS
     ],
 )
 def parallel(
@@ -126,6 +125,7 @@ def test_workers_agree_on_the_weights_that_they_have_in_common(parallel: RealSer
     assert len({worker["checksum"] for worker in workers}) == len(workers)  # each has its own part
 
 
+@pytest.mark.slow
 def test_a_split_that_cuts_deepstack_is_refused(hybrid_checkpoint: Path) -> None:
     """Four layers in two stages, of which the first would have two of the three that it feeds."""
     command = serve_command(

@@ -14,6 +14,8 @@ from tests.e2e.real_media import MEDIA, image, text, video
 from tests.e2e.real_server import HOST_DIR, RealServer, make_request
 from tests.fake_backend import image_part
 
+pytestmark = pytest.mark.slow
+
 _NUM_TOKENS = 24
 _QUESTIONS: Sequence[Any] = (
     "What is the capital of France?",

@@ -14,6 +14,8 @@ from tests.draft_checkpoint import build_echo_drafter
 from tests.e2e.real_media import image, text
 from tests.e2e.real_server import RealServer, make_request, wait_until
 
+pytestmark = pytest.mark.slow
+
 _NUM_TOKENS = 40
 _NUM_DRAFTED = 3
 _QUESTIONS: Sequence[Any] = (
@@ -117,7 +119,6 @@ _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("layout", _LAYOUTS)
 def test_eagle3_gives_the_same_in_other_layouts(
     layout: str, target: Path, eagle3: str, logs: Path, expected: list[list[str]]

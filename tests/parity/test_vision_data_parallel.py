@@ -17,6 +17,8 @@ from tests.parity.small_tower import (
     random_patches,
 )
 
+pytestmark = pytest.mark.slow
+
 _NUM_RANKS = 3
 # float32; kernels may sum in another order in a batch of another size. Measured here: below 1e-5.
 _TOLERANCE = 1e-4
