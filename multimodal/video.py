@@ -70,10 +70,10 @@ class VideoStream:
 
 
 class VideoDecoder:
-    """At most `num_workers` processes; each starts when first needed and decodes many videos.
+    """At most `num_workers` processes; each starts when first needed and forks for every video.
 
-    A process that fails, is too slow or is cancelled is killed, which ends that one request only;
-    the next one gets a new process.
+    One that fails, is too slow or is cancelled is killed with its child, which ends that one
+    request only; the next one gets a new process.
     """
 
     def __init__(self, num_workers: int, limits: MediaLimits) -> None:
@@ -122,7 +122,7 @@ class VideoDecoder:
 
 
 class _Worker:
-    """One decoding process and the deadline of its present job."""
+    """One process, whose child decodes a video, and the deadline of its present job."""
 
     def __init__(self, limits: MediaLimits) -> None:
         self._process = subprocess.Popen(

@@ -163,7 +163,7 @@ class ServerProcess:
     def _remaining(self) -> list[psutil.Process]:
         """Descendants that live, those in sessions of their own as far as they were seen."""
         session = {p for p in psutil.process_iter() if _session_of(p.pid) == self._popen.pid}
-        return [p for p in session | self._descendants if _is_alive(p)]
+        return [p for p in session | self._descendants if is_alive(p)]
 
     def _kill(self) -> None:
         if self._popen.poll() is None:
@@ -266,7 +266,7 @@ def _session_of(pid: int) -> int | None:
     return None
 
 
-def _is_alive(process: psutil.Process) -> bool:
+def is_alive(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False

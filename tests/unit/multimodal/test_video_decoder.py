@@ -1,7 +1,6 @@
 import fcntl
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -23,15 +22,12 @@ from multimodal.options import MediaLimits
 from multimodal.plan import VideoHeader
 from multimodal.video import DecodingCancelled, VideoDecoder
 from multimodal.video_file import check_video_file
+from tests.e2e.real_server import is_alive, wait_until
 
 LIMITS = MediaLimits()
 MEDIA = Path(__file__).parents[2] / "media"
+FTYP = b"\0\0\0\x08ftyp"
 EBML = b"\x1a\x45\xdf\xa3\x87\x42\x82\x84webm"
-
-
-def box(name: bytes) -> bytes:
-    """Of an MP4, empty."""
-    return b"\0\0\0\x08" + name
 
 
 def run_confined(attempt: str, *arguments: str) -> str:
@@ -82,10 +78,7 @@ def decoding_process() -> psutil.Process:
 
 def assert_ends(process: psutil.Process) -> None:
     """It ends soon, and waits at most for its parent to be told of it."""
-    deadline = time.monotonic() + 30
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until(lambda: not is_alive(process))
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
@@ -132,7 +125,7 @@ def test_rotation_of_phone_videos_is_applied(decoder: VideoDecoder, video: bytes
     assert frames.shape == (1, 96, 64, 3)
 
 
-def test_one_process_decodes_many_videos(decoder: VideoDecoder, video: bytes) -> None:
+def test_one_worker_has_many_videos_decoded(decoder: VideoDecoder, video: bytes) -> None:
     decode(decoder, video, (0,))
     first = worker_pids()
     decode(decoder, video, (5,))
@@ -189,8 +182,11 @@ def test_damaged_video_is_corrupt_and_the_next_one_decodes(
     }[damage]
     with pytest.raises(MediaCorrupt) as error:
         decode(decoder, damaged, (0,))
-    expected = "the video (cannot be decoded|file is cut off: .* bytes)"
-    assert re.fullmatch(expected, error.value.message)
+    expected = "the video cannot be decoded"
+    if damage == "truncated":
+        frames_end = video.index(b"moov") - 4
+        expected = f"the video file is cut off: {len(damaged)} of at least {frames_end} bytes"
+    assert error.value.message == expected
     assert decode(decoder, video, (0,))[0].num_frames == 48
 
 
@@ -487,11 +483,11 @@ def test_a_file_that_is_cut_off_never_reaches_the_demuxer(name: str) -> None:
 @pytest.mark.parametrize(
     ("data", "end"),
     [
-        (box(b"ftyp") + b"\0\0\0\x01mdat" + (2**40).to_bytes(8, "big"), 2**40 + 8),
-        (box(b"ftyp") + b"\0\0\0\0mdat", None),
-        (box(b"ftyp") + b"\0\0\0\x07mdat", None),
-        (box(b"ftyp") + b"\0\0\1\0free", None),
-        (box(b"ftyp") + b"\0\0\1\0free" + bytes(248) + b"\0\0\1\0moof", 520),
+        (FTYP + b"\0\0\0\x01mdat" + (2**40).to_bytes(8, "big"), 2**40 + 8),
+        (FTYP + b"\0\0\0\0mdat", None),
+        (FTYP + b"\0\0\0\x07mdat", None),
+        (FTYP + b"\0\0\1\0free", None),
+        (FTYP + b"\0\0\1\0free" + bytes(248) + b"\0\0\1\0moof", 520),
         (EBML + b"\x18\x53\x80\x67\x88" + bytes(7), len(EBML) + 13),
         (EBML + b"\x18\x53\x80\x67\x88" + bytes(8), None),
         (EBML + b"\x18\x53\x80\x67\xff" + bytes(8), None),
